@@ -1,0 +1,1 @@
+"""Sources, one file each, and the agent that runs them."""

@@ -1,0 +1,1 @@
+"""What travels: frames, messages, topics, publishing, and exactly-once ingest."""
