@@ -44,6 +44,12 @@ class Table:
                 return metric
         raise KeyError(f"table {self.name} has no metric {name}")
 
+    def prometheus_name(self, metric: Metric) -> str:
+        """The name on /metrics: kvandal_<table>_<metric>, with _total for what only grows."""
+        name = metric.name.removeprefix(f"{self.name}_")
+        total = "_total" if metric.kind in (Kind.DELTA, Kind.REGISTER) else ""
+        return f"kvandal_{self.name}_{name}{total}"
+
     def of_kind(self, *kinds: Kind) -> tuple[Metric, ...]:
         return tuple(metric for metric in self.metrics if metric.kind in kinds)
 

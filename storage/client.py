@@ -1,0 +1,84 @@
+"""One way to reach ClickHouse: a server, the embedded engine's door, or the engine in this process.
+
+Everything in Kvandal names its store by URL: `http://host:8123`, `https://host:8443`, or
+`chdb:///var/lib/kvandal/clickhouse` for the embedded engine in this very process.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError, Error
+
+DATABASE = "kvandal"
+
+# ClickHouse error codes that say "not now": the same statement may succeed later.
+# 159 timeout, 164 readonly, 202 too many queries, 209/210 network, 241 memory, 242 table is
+# read-only, 243 no space, 252 too many parts, 425 system error, 999 keeper.
+_PASSING_CODES = frozenset({159, 164, 202, 209, 210, 241, 242, 243, 252, 425, 999})
+
+
+class StoreUnavailableError(ConnectionError):
+    """ClickHouse is away, overloaded or out of space; the same call may succeed later."""
+
+
+class StoreRefusedError(ValueError):
+    """ClickHouse understood the call and refused it; repeating it will not help."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAddress:
+    """Where the store is and as whom to go there. The password is never shown."""
+
+    url: str
+    user: str = "default"
+    password: str = field(default="", repr=False)
+    database: str = DATABASE
+
+
+def connect(address: StoreAddress) -> Client:
+    """A client of the store, with inserts synchronous: `async_insert` is on by default since 26.x.
+
+    Raises StoreUnavailableError when nothing answers, ValueError for a URL of another kind.
+    """
+    parts = urlsplit(address.url)
+    settings = {"async_insert": 0}
+    with store_errors(f"ClickHouse at {address.url}"):
+        if parts.scheme == "chdb":
+            client = clickhouse_connect.get_client(interface="chdb", path=parts.path, settings=settings)
+            client.command(f"CREATE DATABASE IF NOT EXISTS {address.database} ENGINE = Atomic")
+            client.database = address.database
+            return client
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"store.url is {address.url!r}; give http://host:port, https://host:port or chdb:///path")
+        return clickhouse_connect.get_client(
+            interface=parts.scheme,
+            host=parts.hostname,
+            port=parts.port or (8443 if parts.scheme == "https" else 8123),
+            username=address.user,
+            password=address.password,
+            database=address.database,
+            settings=settings,
+            autogenerate_session_id=False,
+        )
+
+
+@contextmanager
+def store_errors(what: str) -> Iterator[None]:
+    """Turns the client library's errors into the two that callers can act on."""
+    try:
+        yield
+    except Error as error:
+        # Without a code the error came from the transport, not from ClickHouse.
+        if error.code is None or error.code in _PASSING_CODES:
+            raise StoreUnavailableError(f"{what}: {_first_line(error)}") from error
+        raise StoreRefusedError(f"{what}: {_first_line(error)}") from error
+    except ClickHouseError as error:
+        raise StoreUnavailableError(f"{what}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0][:500]

@@ -1,0 +1,297 @@
+"""The ingest loop: Kafka to the store, every row exactly once.
+
+For each lane of partitions: collect records, write down which of them the next insert will hold
+(the plan), build the rows, insert them under the plan's token, note the frames' outcomes, move on.
+Rows are inserted on a second thread, so that the next records arrive meanwhile. When the store is
+away, or slower than the log, reading pauses; nothing is given up.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_when_event_set, wait_exponential
+from tenacity.nap import sleep_using_event
+
+from catalogue import table
+from stream.batch import Batch, Batcher, FrameBatcher, MessageBatcher, Outcome, Rejected, TimeLimits
+from stream.clock import Clock
+from stream.health import SourceHealth
+from stream.lane import CutRule, Lane
+from stream.log import Log, Partition
+from stream.metrics import IngestMetrics
+from stream.plan import FencedError, Plan, PlanStore
+from stream.rows import Rows
+from stream.seen import SeenFrames, SeenTicks
+from stream.topics import Content, topic
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+_HORIZON_MS = 7 * 86_400_000  # how long after a frame a repetition of it is still recognised
+
+
+class Writer(Protocol):
+    """Where rows go. ConnectionError: try again; ValueError: it is no use."""
+
+    def insert_rows(self, table: str, rows: Rows, *, token: str) -> None: ...
+
+    def insert_messages(self, table: str, lines: Sequence[bytes], *, token: str) -> None: ...
+
+
+class StoppedError(Exception):
+    """The process was told to stop while it waited for something to come back."""
+
+
+class FrameBooks(Protocol):
+    """What the table `frames` knows."""
+
+    def seen_before(
+        self, table: str, topic_id: UUID, positions: Mapping[int, int], since_ms: int
+    ) -> Iterable[SeenTicks]:
+        """Ticks stored from other logs, or from this one below `positions`, by partition."""
+
+
+class DeadLetters(Protocol):
+    """Where records go that cannot be stored. ConnectionError: try again."""
+
+    def send(self, plan: Plan, rejected: Sequence[Rejected]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class IngestRules:
+    """How ingest cuts, buffers and judges."""
+
+    cut: CutRule = field(default_factory=CutRule)
+    time: TimeLimits = field(default_factory=TimeLimits)
+    buffer_bytes: int = 256 << 20  # beyond this, reading pauses until the store has caught up
+    poll_s: float = 0.2
+    retry_max_s: float = 30.0
+    joined: bool = False  # one insert may hold several partitions: only for a single owner
+
+
+@dataclass(slots=True)
+class _Writing:
+    """The insert that is under way."""
+
+    lane: Lane
+    batch: Batch
+    future: Future[None]
+
+
+class Ingest:
+    """Drains a log into a store until told to stop.
+
+    `run` returns when `stop` is set and the insert under way has ended. It raises ValueError when
+    the store refuses what it is given and StormError when too many sources send rubbish: both need
+    a human, and nothing is lost meanwhile, since the log keeps it.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        plans: PlanStore,
+        writer: Writer,
+        books: FrameBooks,
+        dead_letters: DeadLetters,
+        *,
+        rules: IngestRules,
+        clock: Clock,
+        metrics: IngestMetrics,
+        health: SourceHealth,
+    ) -> None:
+        self._log = log
+        self._plans = plans
+        self._writer = writer
+        self._books = books
+        self._dead_letters = dead_letters
+        self._rules = rules
+        self._clock = clock
+        self._metrics = metrics
+        self._health = health
+        self._lanes: dict[Partition, Lane] = {}
+        self._writing: _Writing | None = None
+        self._paused = False
+
+    def run(self, stop: Event) -> None:
+        with ThreadPoolExecutor(1, "writer") as pool, suppress(StoppedError):
+            while not stop.is_set():
+                self._turn(pool, stop)
+            self._finish_writing()
+
+    def _turn(self, pool: ThreadPoolExecutor, stop: Event) -> None:
+        """One round: take records in, see to lanes that came or went, keep the writer busy."""
+        records = self._retry(stop, "reading", lambda: self._log.poll(self._wait_s()))
+        lost, gained = self._log.take_changes()
+        self._close_lanes(lost)
+        if gained:
+            self._retry(stop, "opening partitions", lambda: self._open_lanes(gained))
+        now_s = self._clock.monotonic_s()
+        for partition, arrived in records.items():
+            if partition in self._lanes and partition not in gained:
+                self._lanes[partition].offer(partition.number, arrived, now_s)
+        if self._writing is None or self._writing.future.done():
+            self._finish_writing()
+            self._start_writing(pool, stop)
+        self._apply_backpressure()
+
+    def _wait_s(self) -> float:
+        """Do not linger in poll while the writer could have work."""
+        now_s = self._clock.monotonic_s()
+        work_waits = any(lane.due(self._rules.cut, now_s) for lane in self._lanes.values())
+        return 0.0 if work_waits and self._writing is None else self._rules.poll_s
+
+    def _open_lanes(self, gained: Iterable[Partition]) -> None:
+        by_lane: dict[tuple[str, int], set[Partition]] = {}
+        for partition in gained:
+            by_lane.setdefault((partition.topic, -1 if self._rules.joined else partition.number), set()).add(partition)
+        for (name, _), partitions in by_lane.items():
+            lane = self._open_lane(name, frozenset(p.number for p in partitions))
+            self._lanes.update(dict.fromkeys(partitions, lane))
+
+    def _open_lane(self, name: str, numbers: frozenset[int]) -> Lane:
+        """Find out how far the partitions were planned, go back to the last plan and on from there."""
+        topic_id = self._log.topic_id(name)
+        standing = self._plans.standing(name, topic_id, numbers)
+        positions = {number: standing.positions.get(number, 0) for number in numbers}
+        replay, log_epoch = standing.pending, standing.log_epoch
+        for number in numbers:
+            held = self._log.bounds(Partition(name, number))
+            if held is not None and positions[number] > held.end:
+                logger.error(
+                    "log is shorter than what was read from it: opening a new log epoch",
+                    extra={"topic": name, "partition": number, "position": positions[number], "end": held.end},
+                )
+                positions, replay, log_epoch = dict.fromkeys(numbers, 0), None, log_epoch + 1
+                break
+        for number in numbers:
+            self._seek(Partition(name, number), positions, gap_allowed=replay is None)
+        seen = self._load_seen(name, topic_id, positions)
+        logger.info(
+            "partitions opened",
+            extra={"topic": name, "positions": positions, "replaying": replay is not None, "log_epoch": log_epoch},
+        )
+        return Lane(self._batcher(name), name, topic_id, positions, replay=replay, log_epoch=log_epoch, seen=seen)
+
+    def _seek(self, partition: Partition, positions: dict[int, int], *, gap_allowed: bool) -> None:
+        held = self._log.bounds(partition)
+        wanted = positions[partition.number]
+        if held is not None and wanted < held.first:
+            if wanted or not gap_allowed:
+                lost = held.first - wanted
+                logger.error(
+                    "records expired before they were read",
+                    extra={"topic": partition.topic, "partition": partition.number, "first": wanted, "count": lost},
+                )
+                self._metrics.expired.labels(partition.topic).inc(lost)
+            positions[partition.number] = held.first
+        self._log.seek(partition, positions[partition.number])
+
+    def _load_seen(self, name: str, topic_id: UUID, positions: Mapping[int, int]) -> SeenFrames:
+        if topic(name).content is not Content.FRAMES:
+            return SeenFrames()
+        since_ms = self._clock.utc_ms() - _HORIZON_MS
+        return SeenFrames(self._books.seen_before(topic(name).table, topic_id, positions, since_ms))
+
+    def _batcher(self, name: str) -> Batcher:
+        spec = topic(name)
+        if spec.content is Content.FRAMES:
+            return FrameBatcher(table(spec.table), self._rules.time)
+        return MessageBatcher(spec)
+
+    def _close_lanes(self, lost: Iterable[Partition]) -> None:
+        for partition in lost:
+            self._lanes.pop(partition, None)
+
+    def _start_writing(self, pool: ThreadPoolExecutor, stop: Event) -> None:
+        """Plan, build and hand over the next batch of the fullest lane that is due."""
+        now_s = self._clock.monotonic_s()
+        due = [lane for lane in set(self._lanes.values()) if lane.due(self._rules.cut, now_s)]
+        if not due or stop.is_set():
+            return
+        lane = max(due, key=lambda candidate: candidate.bytes)
+        replaying = lane.replaying
+        plan, records = lane.cut(self._rules.cut, now_s, self._clock.utc_ms())
+        try:
+            if not replaying:
+                self._retry(stop, "saving the plan", lambda: self._plans.save(plan))
+        except FencedError:
+            self._drop(lane)
+            return
+        batch = lane.batcher.build(plan, records, lane.seen)
+        self._judge_sources(batch)
+        self._writing = _Writing(lane, batch, pool.submit(self._write, batch, stop))
+
+    def _write(self, batch: Batch, stop: Event) -> None:
+        """On the writer thread. `frames` comes last: where it has a plan's frames, all their rows are in."""
+        token = batch.plan.token
+        if batch.rejected:
+            self._retry(stop, "dead letters", lambda: self._dead_letters.send(batch.plan, batch.rejected))
+        rows, frames = batch.rows, batch.frames
+        if rows is not None and len(rows):
+            self._retry(stop, "insert", lambda: self._writer.insert_rows(batch.table, rows, token=token))
+        if batch.messages:
+            lines = batch.messages
+            self._retry(stop, "insert", lambda: self._writer.insert_messages(batch.table, lines, token=token))
+        if frames is not None and len(frames):
+            self._retry(stop, "insert", lambda: self._writer.insert_rows("frames", frames, token=token))
+
+    def _finish_writing(self) -> None:
+        """Take note of the insert that has ended; an error in it ends the loop."""
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
+        writing.future.result()
+        self._metrics.count(writing.batch)
+        if writing.lane not in self._lanes.values():
+            return
+        try:
+            self._plans.done(writing.batch.plan)
+        except FencedError:
+            self._drop(writing.lane)
+
+    def _drop(self, lane: Lane) -> None:
+        """The partitions are somebody else's; the plan, if it was made, will be replayed there."""
+        logger.warning("partitions taken over by another member", extra={"topic": lane.topic})
+        self._lanes = {partition: kept for partition, kept in self._lanes.items() if kept is not lane}
+
+    def _judge_sources(self, batch: Batch) -> None:
+        if batch.frames is None:
+            return
+        self._health.record(batch.frames["source"], batch.frames["outcome"] == Outcome.REJECTED)
+
+    def _apply_backpressure(self) -> None:
+        held = sum(lane.bytes for lane in set(self._lanes.values()))
+        self._metrics.buffered_bytes.set(held)
+        limit = self._rules.buffer_bytes
+        paused = held > limit or (self._paused and held > limit // 2)
+        if paused != self._paused:
+            self._paused = paused
+            self._log.pause(paused=paused)
+
+    def _retry(self, stop: Event, doing: str, call: Callable[[], Result]) -> Result:
+        """Call until it succeeds; says what it waits for. StoppedError when told to stop meanwhile."""
+
+        def report(state: RetryCallState) -> None:
+            self._metrics.retries.labels(doing).inc()
+            reason = state.outcome.exception() if state.outcome else None
+            wait_s = state.next_action.sleep if state.next_action else 0.0
+            logger.warning("waiting: %s", reason, extra={"doing": doing, "again_in_s": round(wait_s, 1)})
+
+        def give_up(state: RetryCallState) -> Result:
+            raise StoppedError(doing) from (state.outcome.exception() if state.outcome else None)
+
+        return Retrying(
+            retry=retry_if_exception_type(ConnectionError),
+            wait=wait_exponential(multiplier=0.2, max=self._rules.retry_max_s),
+            stop=stop_when_event_set(stop),
+            sleep=sleep_using_event(stop),
+            before_sleep=report,
+            retry_error_callback=give_up,
+        )(call)
