@@ -40,7 +40,17 @@ def _metric_line(table: Table, metric: Metric) -> str:
     exported = f"`{table.prometheus_name(metric)}`" if metric.exported else ""
     origins = "<br>".join(str(origin) for origin in metric.origins)
     unit = metric.unit.symbol or "-"
-    return f"| `{metric.name}` | {metric.kind} | {unit} | {metric.stored.clickhouse}{step} | {brief} | {origins} | {exported} |"
+    cells = (f"`{metric.name}`", metric.kind, unit, f"{metric.stored.clickhouse}{step}", brief, origins, exported)
+    return f"| {' | '.join(cells)} |"
+
+
+def catalogue_listing() -> str:
+    """Every table and metric on a line each, for a terminal."""
+    lines: list[str] = []
+    for table in TABLES:
+        lines += ["", f"{table.name}: {table.brief.lower()}, every {table.cadence_s} s"]
+        lines += [f"  {m.name:<36}{m.kind:<10}{m.unit.symbol:<6}{m.brief}" for m in table.metrics]
+    return "\n".join(lines[1:])
 
 
 def catalogue_document() -> dict[str, object]:

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 from catalogue import units
 from catalogue.metrics import Codec, Kind, Metric, States
-from catalogue.origins import DsxPoint, HostValue, MeterPoint, NvmlCall, NvmlField, Origin, RedfishProperty
+from catalogue.origins import DcgmField, DsxPoint, HostValue, MeterPoint, NvmlCall, Origin, RedfishProperty
 from catalogue.types import I16, I32, U8, U16, U32, U64, StoredType
 from catalogue.units import Unit
 
@@ -117,7 +117,12 @@ TRAY = (
         exported=True,
     ),
     _gauge(
-        "processor_power", units.WATTS, U32, Fraction(1, 10), "Power draw of the processors", NvmlField(185, scope=1)
+        "processor_power",
+        units.WATTS,
+        U32,
+        Fraction(1, 10),
+        "Power draw of the processors",
+        DcgmField(1130, "DCGM_FI_DEV_CPU_POWER_UTIL_CURRENT"),
     ),
     _amount(
         "energy",

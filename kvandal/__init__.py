@@ -1,1 +1,3 @@
 """The command line, the settings, and the embedded stack behind `kvandal demo` and `kvandal up`."""
+
+__version__ = "0.1.0"

@@ -16,9 +16,9 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, Error
 DATABASE = "kvandal"
 
 # ClickHouse error codes that say "not now": the same statement may succeed later.
-# 159 timeout, 164 readonly, 202 too many queries, 209/210 network, 241 memory, 242 table is
+# 159 timeout, 202 too many queries, 209/210 network, 241 memory, 242 table is
 # read-only, 243 no space, 252 too many parts, 425 system error, 999 keeper.
-_PASSING_CODES = frozenset({159, 164, 202, 209, 210, 241, 242, 243, 252, 425, 999})
+_PASSING_CODES = frozenset({159, 202, 209, 210, 241, 242, 243, 252, 425, 999})
 
 
 class StoreUnavailableError(ConnectionError):

@@ -107,10 +107,15 @@ def hour_table(table: Table) -> str:
 
 
 def hour_insert(table: Table) -> str:
-    """INSERT that recomputes the hours from {first:DateTime} up to {last:DateTime}, both included."""
+    """INSERT that recomputes the hours from `first` up to `last`, both included, as of `computed_at`: parameters."""
     columns = [c for metric in table.metrics for c in rollup_columns(metric)]
     names = ", ".join(["resource", "time", "computed_at", "row_count", *(c.name for c in columns)])
-    parts = ["minutes.resource", "toStartOfHour(minutes.time) AS hour", "now64(3)", "sum(minutes.row_count)"]
+    parts = [
+        "minutes.resource",
+        "toStartOfHour(minutes.time) AS hour",
+        "{computed_at:DateTime64(3, 'UTC')}",
+        "sum(minutes.row_count)",
+    ]
     parts += [c.from_minutes for c in columns]
     return (
         f"INSERT INTO {table.name}_1h ({names})\nSELECT\n    "

@@ -12,11 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Protocol, TypeVar
+from typing import Protocol
 from uuid import UUID
-
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_when_event_set, wait_exponential
-from tenacity.nap import sleep_using_event
 
 from catalogue import table
 from stream.batch import Batch, Batcher, FrameBatcher, MessageBatcher, Outcome, Rejected, TimeLimits
@@ -26,13 +23,13 @@ from stream.lane import CutRule, Lane
 from stream.log import Log, Partition
 from stream.metrics import IngestMetrics
 from stream.plan import FencedError, Plan, PlanStore
+from stream.retry import Result, StoppedError, retry_until_stopped
 from stream.rows import Rows
 from stream.seen import SeenFrames, SeenTicks
 from stream.topics import Content, topic
 
 logger = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
 
 _HORIZON_MS = 7 * 86_400_000  # how long after a frame a repetition of it is still recognised
 
@@ -43,10 +40,6 @@ class Writer(Protocol):
     def insert_rows(self, table: str, rows: Rows, *, token: str) -> None: ...
 
     def insert_messages(self, table: str, lines: Sequence[bytes], *, token: str) -> None: ...
-
-
-class StoppedError(Exception):
-    """The process was told to stop while it waited for something to come back."""
 
 
 class FrameBooks(Protocol):
@@ -276,22 +269,5 @@ class Ingest:
             self._log.pause(paused=paused)
 
     def _retry(self, stop: Event, doing: str, call: Callable[[], Result]) -> Result:
-        """Call until it succeeds; says what it waits for. StoppedError when told to stop meanwhile."""
-
-        def report(state: RetryCallState) -> None:
-            self._metrics.retries.labels(doing).inc()
-            reason = state.outcome.exception() if state.outcome else None
-            wait_s = state.next_action.sleep if state.next_action else 0.0
-            logger.warning("waiting: %s", reason, extra={"doing": doing, "again_in_s": round(wait_s, 1)})
-
-        def give_up(state: RetryCallState) -> Result:
-            raise StoppedError(doing) from (state.outcome.exception() if state.outcome else None)
-
-        return Retrying(
-            retry=retry_if_exception_type(ConnectionError),
-            wait=wait_exponential(multiplier=0.2, max=self._rules.retry_max_s),
-            stop=stop_when_event_set(stop),
-            sleep=sleep_using_event(stop),
-            before_sleep=report,
-            retry_error_callback=give_up,
-        )(call)
+        count = self._metrics.retries.labels(doing).inc
+        return retry_until_stopped(call, doing=doing, stop=stop, max_wait_s=self._rules.retry_max_s, on_retry=count)

@@ -9,8 +9,15 @@ from catalogue import ResourceKind
 # Text that comes from outside is bounded before anything else looks at it.
 Name = Annotated[str, msgspec.Meta(max_length=256)]
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
-ResourceId = Annotated[int, msgspec.Meta(ge=0, lt=1 << 64)]
+ResourceId = Annotated[int, msgspec.Meta(ge=0)]  # and below 2**64: see _check_ids
 TimeMs = Annotated[int, msgspec.Meta(ge=0, lt=1 << 42)]  # UTC milliseconds, up to the year 2109
+
+
+def _check_ids(*ids: int) -> None:
+    """ValueError unless they fit 64 bits: a bound that msgspec itself cannot state."""
+    for candidate in ids:
+        if candidate >= 1 << 64:
+            raise ValueError(f"{candidate} is not a 64-bit id")
 
 
 class InventoryMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,6 +38,9 @@ class InventoryMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     source: ResourceId = 0
     attributes: dict[Name, Name] = {}
 
+    def __post_init__(self) -> None:
+        _check_ids(self.resource, self.parent, self.source, *self.serves)
+
 
 class EventMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Something that happened to a resource at an instant: an XID, a leak, a breaker, a lost frame."""
@@ -39,11 +49,14 @@ class EventMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     resource: ResourceId
     time_ms: TimeMs
     kind: Name
-    code: int = 0
-    count: Annotated[int, msgspec.Meta(ge=1)] = 1
+    code: Annotated[int, msgspec.Meta(ge=-(1 << 31), lt=1 << 31)] = 0
+    count: Annotated[int, msgspec.Meta(ge=1, lt=1 << 53)] = 1
     text: Text = ""
     source: ResourceId = 0
     attributes: dict[Name, Name] = {}
+
+    def __post_init__(self) -> None:
+        _check_ids(self.resource, self.source)
 
 
 class JobMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,6 +70,9 @@ class JobMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     owner: Name = ""  # a pseudonym, never a user's name
     customer: Name = ""
     attributes: dict[Name, Name] = {}
+
+    def __post_init__(self) -> None:
+        _check_ids(self.resource)
 
 
 Message = InventoryMessage | EventMessage | JobMessage

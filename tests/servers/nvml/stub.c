@@ -50,7 +50,11 @@ struct control {
     uint32_t profile;
     uint32_t gpu_count;
     uint32_t driver_loaded;
-    uint32_t calls; /* how many calls were made for a GPU, so that a test can see what is not asked again */
+    uint32_t calls;   /* how many calls were made for a GPU, so that a test can see what is not asked again */
+    uint32_t blocked; /* how many of them hang now */
+    uint32_t misused; /* nvmlShutdown was called under one that hangs */
+    uint32_t stale;   /* calls for a GPU fail until NVML is started anew, though GPUs are still counted */
+    uint32_t reserved;
     uint64_t clock_ms;
     struct gpu_control gpus[MAX_GPUS];
 };
@@ -94,12 +98,21 @@ static int permitted(const struct device *device, const char *name) {
     return SUCCESS;
 }
 
+/* A driver that was unloaded takes everybody's initialisation with it. */
+static int running(void) {
+    if (references && !control->driver_loaded) references = 0;
+    return references != 0;
+}
+
 static int enter(const struct device *device, const char *name) {
     const struct timespec pause = {0, 2000000};
-    if (references == 0) return UNINITIALIZED;
-    __atomic_add_fetch(&control->calls, 1, __ATOMIC_RELAXED);
-    while (gpu(device)->hang) nanosleep(&pause, NULL);
-    if (!control->driver_loaded) return UNINITIALIZED;
+    volatile struct control *asked = control; /* while this call hangs, the next test may map its own */
+    if (!running()) return UNINITIALIZED;
+    __atomic_add_fetch(&asked->calls, 1, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&asked->blocked, 1, __ATOMIC_RELAXED);
+    while (asked->gpus[device->index].hang) nanosleep(&pause, NULL);
+    __atomic_sub_fetch(&asked->blocked, 1, __ATOMIC_RELAXED);
+    if (!running() || control->stale) return UNINITIALIZED;
     if (gpu(device)->lost) return GPU_IS_LOST;
     return permitted(device, name);
 }
@@ -161,13 +174,15 @@ int nvmlInitWithFlags(unsigned int flags) {
     if (mapped != SUCCESS) return mapped;
     for (uint32_t i = 0; i < MAX_GPUS; i++) devices[i].index = i;
     references++;
+    control->stale = 0;
     return SUCCESS;
 }
 
 int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
 
 int nvmlShutdown(void) {
-    if (references == 0) return UNINITIALIZED;
+    if (!running()) return UNINITIALIZED;
+    if (control->blocked) control->misused = 1;
     references--;
     return SUCCESS;
 }
@@ -175,7 +190,7 @@ int nvmlShutdown(void) {
 int nvmlSystemGetDriverVersion(char *version, unsigned int length) { return copy_text(version, length, "580.95.05"); }
 
 int nvmlDeviceGetCount_v2(unsigned int *count) {
-    if (references == 0 || !control->driver_loaded) return UNINITIALIZED;
+    if (!running()) return UNINITIALIZED;
     *count = control->gpu_count;
     return SUCCESS;
 }
@@ -183,7 +198,7 @@ int nvmlDeviceGetCount_v2(unsigned int *count) {
 /* Identity ------------------------------------------------------------------------------------------------------ */
 
 int nvmlDeviceGetHandleByIndex_v2(unsigned int index, struct device **device) {
-    if (references == 0) return UNINITIALIZED;
+    if (!running()) return UNINITIALIZED;
     if (index >= control->gpu_count) return INVALID_ARGUMENT;
     *device = &devices[index];
     return enter(*device, __func__);
@@ -515,7 +530,7 @@ static void answer_metric(const struct gpm_metrics *asked, struct gpm_metric *me
 }
 
 int nvmlGpmMetricsGet(struct gpm_metrics *asked) {
-    if (references == 0) return UNINITIALIZED;
+    if (!running()) return UNINITIALIZED;
     if (asked->version != 1) return VERSION_MISMATCH;
     if (!asked->first->device || asked->first->taken_ms >= asked->second->taken_ms) return INVALID_ARGUMENT;
     if (gpu(asked->second->device)->lost) return GPU_IS_LOST;

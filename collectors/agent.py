@@ -1,0 +1,126 @@
+"""The agent: sources, spool and sender of one process, started and stopped in order."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from catalogue import ResourceKind, resource_id
+from collectors.exposition import AgentMetrics
+from collectors.framer import Framer, FrameRule
+from collectors.runner import SourceRunner, StagedCounters, outgoing_message
+from collectors.sender import Confirmations, Publisher, Sender
+from collectors.source import Reading, Source
+from collectors.spool import Evicted, Spool, Spooled
+from stream.clock import Clock
+from stream.messages import EventMessage, Message
+
+logger = logging.getLogger(__name__)
+
+_SPOOL_HIGH_BYTES = 64 << 20  # a backfill waits while so much is still to be sent
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledSource:
+    """A source, how often it is read, and its counters where it keeps some."""
+
+    source: Source
+    interval_s: int
+    counters: StagedCounters | None = None
+
+
+class Agent:
+    """Runs its sources until stopped. Nothing is produced before `start`; `stop` sends what is left."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        spool: Spool,
+        publisher: Publisher,
+        clock: Clock,
+        registry: CollectorRegistry,
+        frames: FrameRule,
+        expose_readings: bool = True,
+        confirmations: Confirmations | None = None,
+        on_produced: Callable[[Spooled], None] = lambda _: None,
+    ) -> None:
+        self._id = resource_id(ResourceKind.AGENT, name)
+        self._spool = spool
+        self._clock = clock
+        self._frames = frames
+        self._epoch_ms = clock.utc_ms()
+        self._metrics = AgentMetrics(registry, spool, readings=expose_readings)
+        self._runners: list[SourceRunner] = []
+        self._sender = Sender(
+            spool,
+            publisher,
+            clock=clock,
+            metrics=self._metrics,
+            report_lost=self._lost_event,
+            on_produced=on_produced,
+            confirmations=confirmations,
+        )
+
+    def start_sending(self) -> None:
+        self._sender.start()
+
+    def start(self, sources: Sequence[ScheduledSource]) -> None:
+        """Read the sources at their ticks from now on."""
+        for scheduled in sources:
+            runner = SourceRunner(
+                scheduled.source,
+                self._spool,
+                Framer(self._frames, epoch_ms=self._epoch_ms, clock=self._clock),
+                interval_s=scheduled.interval_s,
+                clock=self._clock,
+                metrics=self._metrics,
+                counters=scheduled.counters,
+            )
+            self._runners.append(runner)
+            runner.start()
+
+    def publish_messages(self, messages: Sequence[Message]) -> None:
+        """Spool messages, which overtake readings."""
+        self._spool.add([outgoing_message(message) for message in messages])
+
+    def import_readings(
+        self, chunks: Iterable[Sequence[Reading]], *, epoch_ms: int, wait: Callable[[float], object]
+    ) -> None:
+        """Spool history as fast as the sender takes it, a frame for every reading.
+
+        The same readings under the same epoch are the same frames: however often they are sent, they
+        are stored once.
+        """
+        framer = Framer(FrameRule(ticks=1), epoch_ms=epoch_ms, clock=self._clock)
+        for readings in chunks:
+            self._spool.add([frame for reading in readings for frame in framer.add(reading, interval_s=1)])
+            while self._spool.size_bytes > _SPOOL_HIGH_BYTES:
+                wait(0.05)
+
+    def stop(self, *, read_timeout_s: float, drain_timeout_s: float) -> bool:
+        """Stop reading, send what is spooled, stop sending; False when something is left in the spool."""
+        for runner in self._runners:
+            runner.stop(read_timeout_s)
+        drained = self._sender.drain(drain_timeout_s)
+        self._sender.stop()
+        if not drained:
+            logger.warning("stopped with values in the spool; the next start sends them")
+        return drained
+
+    def _lost_event(self, account: Evicted) -> EventMessage:
+        return EventMessage(
+            id=f"lost/{account.source:016x}/{account.topic}/{account.first_time}/{self._clock.utc_ms()}",
+            resource=account.source,
+            time_ms=account.last_time * 1000,
+            kind="readings_lost",
+            count=max(account.rows, 1),
+            text=f"spool was full: {account.rows} rows of {account.topic} evicted",
+            source=self._id,
+            attributes={
+                "first_time_s": str(account.first_time),
+                "last_time_s": str(account.last_time),
+                "frames": str(account.frames),
+            },
+        )

@@ -1,0 +1,84 @@
+"""Collects the ticks of each source and table into frames, and numbers them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from catalogue import Table
+from collectors.source import Reading
+from collectors.spool import Outgoing
+from stream.clock import Clock
+from stream.frame import HEADER_BYTES, MAX_FRAME_BYTES, seal
+from stream.rows import Rows
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRule:
+    """When a frame is full: the broker's cost is per message, the reader waits for the last tick."""
+
+    ticks: int = 60
+    span_s: float = 10.0
+
+
+@dataclass(slots=True)
+class _Open:
+    """A frame in the making."""
+
+    table: Table
+    parts: list[Rows] = field(default_factory=list)
+    ticks: int = 0
+    sequence: int = 0  # of the first tick in `parts`
+
+    @property
+    def bytes(self) -> int:
+        return sum(part.nbytes for part in self.parts)
+
+
+class Framer:
+    """Frames of one agent run. `epoch_ms` names the run; sequences count ticks by source and table."""
+
+    def __init__(self, rule: FrameRule, *, epoch_ms: int, clock: Clock) -> None:
+        self._rule = rule
+        self._epoch_ms = epoch_ms
+        self._clock = clock
+        self._open: dict[tuple[int, str], _Open] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no tick waits in memory."""
+        return not any(frame.ticks for frame in self._open.values())
+
+    def add(self, reading: Reading, *, interval_s: float) -> Iterator[Outgoing]:
+        """Take a reading in; yields the frames that it fills."""
+        key = (reading.source, reading.table.name)
+        frame = self._open.setdefault(key, _Open(reading.table))
+        if frame.bytes + reading.rows.nbytes > MAX_FRAME_BYTES - HEADER_BYTES and frame.ticks:
+            yield self._seal(reading.source, frame)
+        frame.parts.append(reading.rows)
+        frame.ticks += reading.ticks
+        span_s = int(frame.parts[-1]["time"][-1]) - int(frame.parts[0]["time"][0]) + interval_s
+        if frame.ticks >= self._rule.ticks or span_s >= self._rule.span_s:
+            yield self._seal(reading.source, frame)
+
+    def flush(self) -> Iterator[Outgoing]:
+        """Seal every frame that has a tick."""
+        for (source, _), frame in self._open.items():
+            if frame.ticks:
+                yield self._seal(source, frame)
+
+    def _seal(self, source: int, frame: _Open) -> Outgoing:
+        rows = frame.parts[0] if len(frame.parts) == 1 else np.concatenate(frame.parts)
+        value = seal(
+            frame.table,
+            rows,
+            source=source,
+            epoch_ms=self._epoch_ms,
+            sequence=frame.sequence,
+            ticks=frame.ticks,
+            sent_ms=self._clock.utc_ms(),
+        )
+        frame.sequence += frame.ticks
+        frame.ticks = 0
+        frame.parts = []
+        return Outgoing(frame.table.topic, source, value, len(rows), int(rows["time"].min()), int(rows["time"].max()))

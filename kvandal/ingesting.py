@@ -1,0 +1,104 @@
+"""Composes ingest: in a consumer group against a server, or as the single owner of the embedded engine."""
+
+from contextlib import closing, suppress
+from threading import Event
+
+from prometheus_client import CollectorRegistry
+
+from kvandal.fault import Fault, FaultyWriter
+from kvandal.plans import TablePlans
+from kvandal.serving import serve_metrics
+from kvandal.settings import IngestSection, IngestSettings, KafkaSettings, StoreSettings
+from storage.books import FrameBooks, PlanTable
+from storage.client import StoreAddress, connect
+from storage.writer import Writer
+from stream.batch import TimeLimits
+from stream.client import KafkaAddress
+from stream.clock import SystemClock
+from stream.consume import AnnouncedPlans, CommittedPlans, KafkaLog
+from stream.health import SourceHealth, StormRule
+from stream.ingest import Ingest, IngestRules
+from stream.lane import CutRule
+from stream.metrics import IngestMetrics
+from stream.publish import DeadLetterPublisher, Publisher
+from stream.retry import StoppedError, retry_until_stopped
+from stream.topics import INGESTED
+
+
+def kafka_address(settings: KafkaSettings) -> KafkaAddress:
+    return KafkaAddress(settings.bootstrap)
+
+
+def store_address(settings: StoreSettings) -> StoreAddress:
+    return StoreAddress(settings.url, settings.user, settings.password, settings.database)
+
+
+class IngestProcess:
+    """An ingest with its clients, ready to run; `close` lets go of them."""
+
+    def __init__(
+        self,
+        section: IngestSection,
+        kafka: KafkaSettings,
+        store: StoreAddress,
+        *,
+        metrics: IngestMetrics,
+        owned: bool,
+        fault: Fault | None = None,
+    ) -> None:
+        address, clock = kafka_address(kafka), SystemClock()
+        client = connect(store)
+        self._publisher = Publisher(address, compression=kafka.compression)
+        self._log = KafkaLog(
+            address,
+            [topic.name for topic in INGESTED],
+            group=kafka.group,
+            clock=clock,
+            owned=owned,
+            # The embedded broker tells the wrong end of its log; a new topic id tells that it restarted.
+            bounds_reliable=not owned,
+            session_timeout_ms=section.session_timeout_s * 1000,
+        )
+        consumer = self._log.consumer
+        self.ingest = Ingest(
+            self._log,
+            AnnouncedPlans(TablePlans(PlanTable(client)), consumer) if owned else CommittedPlans(consumer),
+            FaultyWriter(Writer(client), fault) if fault else Writer(client),
+            FrameBooks(client),
+            DeadLetterPublisher(self._publisher),
+            rules=_rules(section, owned=owned),
+            clock=clock,
+            metrics=metrics,
+            health=SourceHealth(StormRule()),
+        )
+
+    def close(self) -> None:
+        self._log.close()
+        self._publisher.close()
+
+
+def run_ingest(settings: IngestSettings, stop: Event) -> None:
+    """Ingest in a consumer group until `stop`; what is away at the start is waited for.
+
+    Raises PortTakenError at start, ValueError when the store refuses rows, StormError when too many
+    sources send rubbish.
+    """
+    registry = CollectorRegistry()
+    metrics = IngestMetrics(registry)
+    serve_metrics(registry, host=settings.ingest.metrics_host, port=settings.ingest.metrics_port)
+
+    def start() -> IngestProcess:
+        store = store_address(settings.store)
+        return IngestProcess(settings.ingest, settings.kafka, store, metrics=metrics, owned=False)
+
+    with suppress(StoppedError), closing(retry_until_stopped(start, doing="starting", stop=stop)) as process:
+        process.ingest.run(stop)
+
+
+def _rules(section: IngestSection, *, owned: bool) -> IngestRules:
+    return IngestRules(
+        cut=CutRule(rows=section.insert_rows, age_s=section.insert_age_s),
+        time=TimeLimits(behind_s=section.behind_days * 86_400, ahead_s=section.ahead_s),
+        buffer_bytes=section.buffer_mb << 20,
+        joined=owned,
+    )

@@ -1,0 +1,32 @@
+"""Log lines: a fixed sentence, then fields as key=value, on stderr."""
+
+import logging
+import sys
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class FieldFormatter(logging.Formatter):
+    """Appends what was given as `extra`; control characters from outside cannot forge a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = [f"{key}={_quoted(value)}" for key, value in vars(record).items() if key not in _STANDARD]
+        head, newline, trace = super().format(record).partition("\nTraceback")
+        line = " ".join([head.replace("\n", "\\n").replace("\r", "\\r"), *fields])
+        return f"{line}{newline}{trace}"
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return text if text.isprintable() and " " not in text and text else repr(text)
+
+
+def set_up_logs(*, verbose: bool = False) -> None:
+    """Log to stderr: our own from INFO (DEBUG when verbose), the libraries' from WARNING."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(FieldFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for package in ("collectors", "kvandal", "reports", "storage", "stream"):
+        logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.INFO)
+    # kafka-python reports every lost connection as an error; our own sentences say what it means.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)

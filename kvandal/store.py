@@ -1,0 +1,111 @@
+"""The embedded store: ClickHouse in this process, its HTTP door, and the ingest that alone writes to it."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Thread
+
+from prometheus_client import CollectorRegistry
+
+from catalogue import TABLES
+from kvandal.fault import Fault
+from kvandal.ingesting import IngestProcess, kafka_address
+from kvandal.serving import serve_metrics, tell_parent
+from kvandal.settings import IngestSettings
+from storage import schema
+from storage.client import DATABASE, StoreAddress, StoreUnavailableError, connect
+from storage.door import Door
+from storage.engine import Engine
+from storage.hours import HourKeeper
+from storage.retention import keep_days
+from storage.roles import RoleName, make_role
+from stream.metrics import IngestMetrics
+from stream.publish import ensure_topics
+
+logger = logging.getLogger(__name__)
+
+_HOURS_EVERY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """Where the embedded store keeps its data and how it is reached."""
+
+    data: Path
+    door_port: int = 0
+    memory_mb: int = 4096
+    keep_raw_days: int = 400
+    passwords: Mapping[RoleName, str] = field(default_factory=dict, repr=False)
+    fault: Fault | None = None
+
+
+def run_store(options: StoreOptions, settings: IngestSettings, stop: Event) -> None:
+    """Serve and ingest until `stop`; says on stdout, as one JSON line, where the door is.
+
+    Raises OSError when the data directory is held by another process, is not writable, or a port is
+    taken; ConnectionError when the broker is away.
+    """
+    _write_blocks_to_memory()
+    with ExitStack() as stack:
+        engine = stack.enter_context(Engine.open(options.data, memory_limit_bytes=options.memory_mb << 20, pool_size=2))
+        roles = [make_role(name, password) for name, password in options.passwords.items()]
+        anonymous = RoleName.REPORTS if RoleName.REPORTS in options.passwords else None
+        door = stack.enter_context(
+            closing(Door.open(engine, roles, database=DATABASE, port=options.door_port, anonymous=anonymous))
+        )
+        address = StoreAddress(f"chdb://{engine.path}")
+        client = stack.enter_context(connect(address))
+        for migration in schema.apply(client):
+            logger.info("migration applied", extra={"number": migration.number, "migration": migration.name})
+        keep_days(client, {table.name: options.keep_raw_days for table in TABLES})
+        ensure_topics(
+            kafka_address(settings.kafka),
+            replication=settings.kafka.replication,
+            partitions=settings.kafka.partitions or None,
+        )
+        registry = CollectorRegistry()
+        page = serve_metrics(registry, host=settings.ingest.metrics_host, port=settings.ingest.metrics_port)
+        process = stack.enter_context(
+            closing(
+                IngestProcess(
+                    settings.ingest,
+                    settings.kafka,
+                    address,
+                    metrics=IngestMetrics(registry),
+                    owned=True,
+                    fault=options.fault,
+                )
+            )
+        )
+        tell_parent({"door": door.url, "metrics": f"http://127.0.0.1:{page.server_port}/metrics"})
+        hours = Thread(target=_keep_hours, args=(address, stop), name="hours", daemon=True)
+        hours.start()
+        process.ingest.run(stop)
+        hours.join(timeout=30)
+
+
+def passwords_from_environment(environment: Mapping[str, str] = os.environ) -> dict[RoleName, str]:
+    """The passwords of the door's roles, from KVANDAL_<ROLE>_PASSWORD."""
+    passwords = {name: environment.get(f"KVANDAL_{name.upper()}_PASSWORD", "") for name in RoleName}
+    return {name: text for name, text in passwords.items() if text}
+
+
+def _write_blocks_to_memory() -> None:
+    """The client library hands every block to the engine through a temporary file: keep it off the disk."""
+    memory = Path("/dev/shm")  # noqa: S108 - that it is memory is the point
+    if memory.is_dir() and os.access(memory, os.W_OK):
+        tempfile.tempdir = str(memory)
+
+
+def _keep_hours(address: StoreAddress, stop: Event) -> None:
+    keeper = HourKeeper(connect(address))
+    while not stop.wait(_HOURS_EVERY_S):
+        try:
+            for computed in keeper.recompute():
+                logger.info("hours computed", extra={"table": computed.table, "first": computed.first.isoformat()})
+        except StoreUnavailableError as error:
+            logger.warning("hours not computed, trying again: %s", error)

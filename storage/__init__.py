@@ -1,0 +1,1 @@
+"""Where readings are kept: migrations, writer, reader, the embedded ClickHouse engine and its HTTP door."""
