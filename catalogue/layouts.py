@@ -6,7 +6,7 @@ grows: a frame written years ago must still be readable.
 
 import json
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from hashlib import blake2b
 from importlib.resources import files
 
@@ -25,14 +25,14 @@ class Field:
     resolution: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: cached_property keeps its value in __dict__
 class Layout:
     """The fields of one table's rows, packed without padding, in this order."""
 
     table: str
     fields: tuple[Field, ...]
 
-    @property
+    @cached_property
     def fingerprint(self) -> int:
         """64 bits over the table's name and every field; a frame carries it to name its layout."""
         text = ";".join([self.table, *(f"{f.name}:{f.type}:{f.resolution}" for f in self.fields)])

@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from threading import Lock
 
-import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -12,7 +11,7 @@ from prometheus_client.registry import Collector
 from catalogue import TABLES, Kind, Metric, Table
 from collectors.source import Reading
 from collectors.spool import Evicted, Outgoing, Spool
-from stream.rows import Rows, in_base_unit
+from stream.rows import Rows, in_base_unit, join_rows
 
 _READ_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -102,7 +101,7 @@ class _LatestReadings(Collector):
             }
             for table in TABLES:
                 if tables[table.name]:
-                    rows = np.concatenate(tables[table.name])
+                    rows = join_rows(tables[table.name])
                     yield from (self._family(table, metric, rows) for metric in table.metrics if metric.exported)
 
     def _family(self, table: Table, metric: Metric, rows: Rows) -> GaugeMetricFamily | CounterMetricFamily:

@@ -3,14 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from catalogue import Table
 from collectors.source import Reading
 from collectors.spool import Outgoing
 from stream.clock import Clock
 from stream.frame import HEADER_BYTES, MAX_FRAME_BYTES, seal
-from stream.rows import Rows
+from stream.rows import Rows, join_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,7 @@ class Framer:
                 yield self._seal(source, frame)
 
     def _seal(self, source: int, frame: _Open) -> Outgoing:
-        rows = frame.parts[0] if len(frame.parts) == 1 else np.concatenate(frame.parts)
+        rows = join_rows(frame.parts)
         value = seal(
             frame.table,
             rows,

@@ -49,7 +49,7 @@ def run_store(options: StoreOptions, settings: IngestSettings, stop: Event) -> N
     Raises OSError when the data directory is held by another process, is not writable, or a port is
     taken; ConnectionError when the broker is away.
     """
-    _write_blocks_to_memory()
+    write_blocks_to_memory()
     with ExitStack() as stack:
         engine = stack.enter_context(Engine.open(options.data, memory_limit_bytes=options.memory_mb << 20, pool_size=2))
         roles = [make_role(name, password) for name, password in options.passwords.items()]
@@ -94,7 +94,7 @@ def passwords_from_environment(environment: Mapping[str, str] = os.environ) -> d
     return {name: text for name, text in passwords.items() if text}
 
 
-def _write_blocks_to_memory() -> None:
+def write_blocks_to_memory() -> None:
     """The client library hands every block to the engine through a temporary file: keep it off the disk."""
     memory = Path("/dev/shm")  # noqa: S108 - that it is memory is the point
     if memory.is_dir() and os.access(memory, os.W_OK):

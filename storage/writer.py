@@ -11,9 +11,9 @@ from storage.native import native_block
 
 # Stated with every insert, not left to the server's defaults: exactly-once rests on them.
 # Without the second, a retried block is counted twice by the rollup views.
-_INSERT_SETTINGS = {"async_insert": 0, "deduplicate_blocks_in_dependent_materialized_views": 1}
+INSERT_SETTINGS = {"async_insert": 0, "deduplicate_blocks_in_dependent_materialized_views": 1}
 # Times in messages are RFC 3339 text.
-_MESSAGE_SETTINGS = {**_INSERT_SETTINGS, "date_time_input_format": "best_effort"}
+_MESSAGE_SETTINGS = {**INSERT_SETTINGS, "date_time_input_format": "best_effort"}
 
 
 class Writer:
@@ -35,7 +35,7 @@ class Writer:
                 table,
                 column_names=names,
                 insert_block=b"".join(native_block(rows, self._types[table])),
-                settings={**_INSERT_SETTINGS, "insert_deduplication_token": token},
+                settings={**INSERT_SETTINGS, "insert_deduplication_token": token},
                 fmt="Native",
             )
 

@@ -15,7 +15,7 @@ from catalogue import Layout, Table, known_layouts, layout_of, resource_id
 from stream.frame import HEADER_BYTES, BadFrameError, Flaw, FrameHeader, check_size, decode_header
 from stream.messages import EventMessage, InventoryMessage, JobMessage, Message
 from stream.plan import Plan
-from stream.rows import Rows, absent_rows, row_type
+from stream.rows import Rows, absent_rows, join_rows, row_type
 from stream.seen import SeenFrames, Verdict
 from stream.topics import Content, Topic
 
@@ -140,7 +140,7 @@ class FrameBatcher:
         return Batch(
             plan=plan,
             table=self.table.name,
-            rows=blocks[0] if len(blocks) == 1 else np.concatenate([absent_rows(self.table, 0), *blocks]),
+            rows=join_rows(blocks or [absent_rows(self.table, 0)]),
             frames=self._frame_log(plan, judged),
             rejected=[
                 Rejected(j.record, j.flaw, j.detail, j.header.source if j.header else 0) for j in judged if j.flaw

@@ -1,6 +1,6 @@
 """Rows: readings as a packed numpy array, at once the frame's payload and ClickHouse RowBinary."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -61,6 +61,16 @@ def pack(table: Table, resources: ArrayLike, times_s: ArrayLike, values: Mapping
         metric = table.metric(name)
         rows[metric.column] = quantise(metric, column)
     return rows
+
+
+def join_rows(parts: Sequence[Rows]) -> Rows:
+    """The rows of all parts, which have one row type, as one array.
+
+    As bytes: numpy's own concatenate compares field by field, which takes longer than the copy.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    return np.frombuffer(b"".join([part.tobytes() for part in parts]), dtype=parts[0].dtype)
 
 
 def in_base_unit(metric: Metric, rows: Rows) -> NDArray[np.float64]:

@@ -1,0 +1,17 @@
+"""`make bench`: runs the measurements one after the other and prints them as JSON."""
+
+import json
+import sys
+
+from benchmarks import ingest_drain
+
+
+def main() -> None:
+    quick = "QUICK=1" in sys.argv[1:]
+    gpus, seconds = (1000, 300) if quick else (4000, 600)
+    results = {"ingest_drain": [ingest_drain.run(gpus=gpus, seconds=seconds, ticks=ticks) for ticks in (10, 20)]}
+    sys.stdout.write(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

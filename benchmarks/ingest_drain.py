@@ -1,0 +1,161 @@
+"""How fast ingest drains a backlog: Kafka to raw and one-minute tables, exactly once.
+
+Beside it, in the same run, the limit: ready-made Native blocks of the same rows into the same
+tables. Both in this process, the broker in its own, all on the same cores.
+"""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
+from threading import Event, Thread
+
+from clickhouse_connect.driver.client import Client
+from prometheus_client import CollectorRegistry
+
+from benchmarks.load import Backlog, make_backlog
+from catalogue import GPU, layout_of
+from kvandal.broker import EmbeddedBroker
+from kvandal.ingesting import IngestProcess
+from kvandal.settings import IngestSection, KafkaSettings
+from kvandal.store import write_blocks_to_memory
+from storage import schema
+from storage.client import StoreAddress, connect
+from storage.native import native_block
+from storage.writer import INSERT_SETTINGS
+from stream.client import KafkaAddress
+from stream.metrics import IngestMetrics
+from stream.publish import ensure_topics
+from stream.rows import row_type
+from tests.servers.kafka import KafkaCluster
+
+_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """One measurement."""
+
+    what: str
+    rows: int
+    readings: int
+    seconds: float
+    processor_s: float
+
+    @property
+    def readings_per_second(self) -> float:
+        return self.readings / self.seconds
+
+    @property
+    def microseconds_per_row(self) -> float:
+        return self.processor_s / self.rows * 1e6
+
+
+def run(*, gpus: int = 4000, seconds: int = 600, ticks: int = 10, kafka: bool = True) -> dict[str, object]:
+    """All measurements of one run as a document."""
+    write_blocks_to_memory()
+    backlog = make_backlog(gpus=gpus, seconds=seconds, ticks=ticks)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        limit = _insert_ready_blocks(backlog, work)
+        with _embedded(work) as bootstrap:
+            drained = [_drain("embedded broker", backlog, bootstrap, work, owned=True)]
+        if kafka:
+            with KafkaCluster.start(work / "kafka") as cluster:
+                drained.append(_drain("Apache Kafka", backlog, cluster.bootstrap, work, owned=False))
+    return {
+        "rows_per_message": ticks * 4,
+        "columns": len(GPU.metrics),
+        "rows": backlog.rows,
+        "limit": _document(limit, limit),
+        "drained": [_document(d, limit) for d in drained],
+    }
+
+
+def _document(measured: Drained, limit: Drained) -> dict[str, object]:
+    return {
+        "what": measured.what,
+        "million_readings_per_second": round(measured.readings_per_second / 1e6, 2),
+        "seconds": round(measured.seconds, 2),
+        "processor_us_per_row": round(measured.microseconds_per_row, 2),
+        "ratio_to_ready_blocks": round(measured.readings_per_second / limit.readings_per_second, 3),
+    }
+
+
+@contextmanager
+def _embedded(work: Path) -> Iterator[str]:
+    with EmbeddedBroker.start(work / "broker.log") as broker:
+        yield broker.bootstrap
+
+
+def _insert_ready_blocks(backlog: Backlog, work: Path) -> Drained:
+    """The limit: nothing but the engine, fed by the same client library, with the same settings."""
+    with _store(work / "limit") as address, closing(connect(address)) as client:
+        types = {name: type_name for name, type_name, *_ in client.query("DESCRIBE TABLE gpu").result_rows}
+        ready = [b"".join(native_block(rows, types)) for rows in backlog.blocks(60_000)]
+        names = list(row_type(layout_of(GPU)).names or ())
+        meter = Meter()
+        for number, block in enumerate(ready):
+            settings = {**INSERT_SETTINGS, "insert_deduplication_token": str(number)}
+            client.raw_insert("gpu", column_names=names, insert_block=block, settings=settings, fmt="Native")
+        return meter.drained("ready-made Native blocks", backlog)
+
+
+def _drain(what: str, backlog: Backlog, bootstrap: str, work: Path, *, owned: bool) -> Drained:
+    address, kafka = KafkaAddress(bootstrap), KafkaSettings(bootstrap=bootstrap)
+    ensure_topics(address, replication=1, partitions=2)
+    backlog.publish(address)
+    with _store(work / f"drain-{owned}") as store, closing(connect(store)) as watcher:
+        metrics = IngestMetrics(CollectorRegistry())
+        meter = Meter()
+        with closing(IngestProcess(IngestSection(insert_age_s=1), kafka, store, metrics=metrics, owned=owned)) as process:
+            stop = Event()
+            thread = Thread(target=process.ingest.run, args=(stop,))
+            thread.start()
+            _wait_until_stored(watcher, backlog.rows)
+            drained = meter.drained(what, backlog)
+            stop.set()
+            thread.join()
+        distinct = watcher.query("SELECT uniqExact(resource, time) FROM gpu").result_rows[0][0]
+        if distinct != backlog.rows:
+            raise AssertionError(f"{what}: {backlog.rows} rows published, {distinct} distinct ones stored")
+    return drained
+
+
+def _wait_until_stored(watcher: Client, rows: int) -> None:
+    give_up_s = time.monotonic() + _TIMEOUT_S
+    while time.monotonic() < give_up_s:
+        if watcher.query("SELECT sum(rows) FROM frames").result_rows[0][0] >= rows:
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"not drained after {_TIMEOUT_S} s")
+
+
+@contextmanager
+def _store(path: Path) -> Iterator[StoreAddress]:
+    """An empty store with today's schema. One engine per process: the path is free again afterwards."""
+    path.mkdir()
+    address = StoreAddress(f"chdb://{path}")
+    with closing(connect(address)) as client:
+        schema.apply(client)
+        yield address
+
+
+class Meter:
+    """Wall and processor time since it was made."""
+
+    def __init__(self) -> None:
+        self._wall_s = time.monotonic()
+        self._processor_s = _processor_s()
+
+    def drained(self, what: str, backlog: Backlog) -> Drained:
+        wall_s, processor_s = time.monotonic() - self._wall_s, _processor_s() - self._processor_s
+        return Drained(what, backlog.rows, backlog.readings, wall_s, processor_s)
+
+
+def _processor_s() -> float:
+    usage = getrusage(RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
