@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -36,6 +37,8 @@ class _Sentences(click.Group):
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own signature
         try:
             return super().invoke(ctx)
+        except click.exceptions.Exit:  # click's own way to end, a RuntimeError
+            raise
         except ModuleNotFoundError as error:
             extra = _EXTRAS.get((error.name or "").split(".")[0])
             if extra is None:
@@ -90,7 +93,7 @@ _OUT = click.option("--out", type=click.Path(path_type=Path), default=Path("kvan
                     help="Folder for data, logs and report; a demo empties it first.")  # fmt: skip
 
 
-@main.command()
+@main.command(short_help="Run the whole pipeline here and account for every row.")
 @click.option(
     "--gpus", type=click.IntRange(4, 200_000), default=512, show_default=True, help="GPUs of the simulated site."
 )
@@ -138,7 +141,7 @@ def demo(
         raise SystemExit(1)
 
 
-@main.command()
+@main.command(short_help="Run the embedded pipeline without end, on kept data.")
 @click.option("--gpus", type=click.IntRange(4, 200_000), default=512, show_default=True,
               help="GPUs of the simulated site; only the first start looks at it.")  # fmt: skip
 @click.option(
@@ -163,7 +166,7 @@ def up(*, gpus: int, seed: int, source: str, port: int, data: Path) -> None:
     run_up(UpOptions(data=data, gpus=gpus, seed=seed, source=SourceChoice(source), door_port=port), stop_on_signals())
 
 
-@main.command()
+@main.command(short_help="Read this node and publish what it gives.")
 @_settings_options
 @_kafka_options
 @click.option(
@@ -218,7 +221,7 @@ def simulate(*, data: Path, site: str, broker: str, until_stored: bool, counts: 
         raise SystemExit(1)
 
 
-@main.command()
+@main.command(short_help="Move frames from Kafka into ClickHouse, exactly once.")
 @_settings_options
 @_kafka_options
 @_store_options
@@ -241,7 +244,7 @@ def ingest(*, config: Path | None, check_config: bool, broker: str | None, url: 
     run_ingest(settings, stop_on_signals())
 
 
-@main.command()
+@main.command(short_help="Run the embedded ClickHouse, its door and ingest.")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of the embedded ClickHouse.")
 @click.option("--broker", metavar="HOST:PORT", required=True, help="Kafka bootstrap address.")
 @click.option("--port", type=click.IntRange(0, 65_535), default=8123, show_default=True, help="Port of the door.")
@@ -313,7 +316,7 @@ def schema_status(*, url: str | None, user: str | None) -> None:
         raise SystemExit(1)
 
 
-@schema.command("diff")
+@schema.command("diff", short_help="Compare the tables with the catalogue; exit 1 if they differ.")
 @_store_options
 def schema_diff(*, url: str | None, user: str | None) -> None:
     """Say where the tables depart from the catalogue; exit 1 when they do."""
@@ -327,7 +330,7 @@ def schema_diff(*, url: str | None, user: str | None) -> None:
     say("the tables are what the catalogue says")
 
 
-@main.command()
+@main.command(short_help="Run one SELECT and print what it returns.")
 @click.argument("sql")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
 @_store_options
@@ -338,13 +341,17 @@ def query(*, sql: str, form: str, url: str | None, user: str | None) -> None:
 
     Example: kvandal query "SELECT avg(power_watts) FROM gpu WHERE time > now() - 60"
     """
+    import polars as pl
+
     from kvandal.showing import show_frame
-    from storage.reader import Reader
+    from storage.client import store_errors
 
-    show_frame(Reader(_connected(url, user)).query(sql), form)
+    with store_errors("query"):
+        answer = _connected(url, user).query_arrow(sql)
+    show_frame(pl.DataFrame(answer), form)
 
 
-@main.command()
+@main.command(short_help="Print frames as people read them.")
 @click.argument("topic", default="gpu")
 @click.option("--count", type=click.IntRange(1), help="Stop after so many frames.")
 @click.option("--from-start", is_flag=True, help="Begin with the oldest frame instead of the next one.")
@@ -411,7 +418,7 @@ def catalogue(*, as_json: bool) -> None:
     click.echo(json.dumps(catalogue_document(), indent=1, ensure_ascii=False) if as_json else catalogue_listing())
 
 
-@main.command()
+@main.command(short_help="Write the site report of a period.")
 @click.option("--period", required=True, help="Month, day or year: 2026-10, 2026-10-05 or 2026.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("report"), show_default=True, help="Folder for the page."
@@ -419,11 +426,12 @@ def catalogue(*, as_json: bool) -> None:
 @_store_options
 def report(*, period: str, out: Path, url: str | None, user: str | None) -> None:
     """Write the site report of a period: energy, PUE and heat, with their coverage and uncertainty."""
-    from reports.site import write_site_report
-
     from reports.period import Period
+    from reports.site import write_site_report
+    from storage.reader import Reader
 
-    click.echo(write_site_report(_connected(url, user), Period.parse(period), out))
+    reader = Reader(_connected(url, user))
+    click.echo(write_site_report(reader, Period.parse(period), out, now=datetime.now(UTC)))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from threading import Event
@@ -22,6 +22,7 @@ from kvandal.tally import ProducedCount, TableCount, count_tables
 from reports.period import Period
 from storage.client import connect
 from storage.hours import HourKeeper
+from storage.reader import Reader
 from storage.roles import RoleName
 
 ZONE = ZoneInfo("Europe/Oslo")
@@ -177,7 +178,8 @@ class Demo:
             self._result.tables = count_tables(connect(stack.address(RoleName.REPORTS)), produced)
 
     def _report(self, stack: Stack) -> None:
-        from reports.site import PipelineCounts, write_site_report
+        from reports.render import PipelineCounts
+        from reports.site import write_site_report
 
         with self._phase("report"):
             self._screen.phase("writing the report")
@@ -186,10 +188,11 @@ class Demo:
                 **{part: self._result.total(part) for part in ("produced", "stored", "lost", "duplicated")}
             )
             self._result.report = write_site_report(
-                connect(stack.address(RoleName.REPORTS)),
+                Reader(connect(stack.address(RoleName.REPORTS))),
                 Period.parse(_previous_month_text()),
                 self._options.out / "report",
-                counts,
+                now=datetime.now(UTC),
+                counts=counts,
             )
 
     @contextmanager

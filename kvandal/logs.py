@@ -28,5 +28,6 @@ def set_up_logs(*, verbose: bool = False) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for package in ("collectors", "kvandal", "reports", "storage", "stream"):
         logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.INFO)
-    # kafka-python reports every lost connection as an error; our own sentences say what it means.
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    # The client libraries report every lost connection at length; our own sentences say what it means.
+    for library in ("kafka", "urllib3.connectionpool", "clickhouse_connect"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)

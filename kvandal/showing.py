@@ -21,7 +21,7 @@ def show_result(result: DemoResult) -> None:
         click.echo(f"{count.table:<10}{count.produced:>12,}{count.stored:>12,}{count.lost:>8,}{count.duplicated:>12,}")
     total = [result.total(part) for part in ("produced", "stored", "lost", "duplicated")]
     click.echo(f"{'all':<10}{total[0]:>12,}{total[1]:>12,}{total[2]:>8,}{total[3]:>12,}")
-    click.echo(f"\n{result.rows_per_second:,.0f} rows a second, start to stored; " + _phases(result))
+    click.echo(f"\n{_phases(result)}; {result.rows_per_second:,.0f} rows a second from first reading to stored")
     if result.report is None:
         _show_latest(result.door_url)
     click.echo(_verdict(result))
@@ -57,7 +57,7 @@ def _show_places(result: DemoResult) -> None:
 
 def _show_latest(door_url: str) -> None:
     """The newest reading of every resource of this machine, in base units."""
-    client = connect(StoreAddress(door_url, "reports"))
+    client = connect(StoreAddress(door_url))
     for table in (TRAY, GPU):
         names = ", ".join(metric.name for metric in table.metrics)
         rows = client.query(

@@ -73,12 +73,24 @@ def store_errors(what: str) -> Iterator[None]:
         yield
     except Error as error:
         # Without a code the error came from the transport, not from ClickHouse.
-        if error.code is None or error.code in _PASSING_CODES:
+        if error.code is None:
+            raise StoreUnavailableError(f"{what}: no answer ({_root_cause(error)})") from error
+        if error.code in _PASSING_CODES:
             raise StoreUnavailableError(f"{what}: {_first_line(error)}") from error
         raise StoreRefusedError(f"{what}: {_first_line(error)}") from error
     except ClickHouseError as error:
         raise StoreUnavailableError(f"{what}: {_first_line(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0][:500]
+def _root_cause(error: BaseException) -> str:
+    """What the operating system said, below what the libraries made of it."""
+    while (deeper := error.__cause__ or error.__context__) is not None:
+        error = deeper
+    return getattr(error, "strerror", None) or _first_line(error)
+
+
+def _first_line(error: BaseException) -> str:
+    """ClickHouse's own words, without the client's preamble and the version at the end."""
+    text = str(error).strip().split("\n", 1)[0]
+    _, marker, said = text.partition("DB::Exception: ")
+    return (said if marker else text).split(" (version ", 1)[0][:500]

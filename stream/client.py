@@ -92,4 +92,4 @@ def kafka_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except KafkaError as error:
-        raise LogUnavailableError(f"{doing}: {type(error).__name__} {error}".rstrip()) from error
+        raise LogUnavailableError(f"{doing} ({error})") from error
