@@ -18,7 +18,7 @@ from stream.messages import EventMessage, Message
 
 logger = logging.getLogger(__name__)
 
-_SPOOL_HIGH_BYTES = 64 << 20  # a backfill waits while so much is still to be sent
+_SPOOL_HIGH_BYTES = 128 << 20  # a backfill waits while so much is still to be sent
 
 
 @dataclass(frozen=True, slots=True)

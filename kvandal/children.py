@@ -4,13 +4,18 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
 
 from kvandal.broker import last_line, tied_to_parent
+
+
+_LOOK_S = 0.2  # how soon the end of a child is noticed
 
 
 class ChildError(RuntimeError):
@@ -42,17 +47,20 @@ class Child:
 
     def next_facts(self, timeout_s: float) -> dict[str, Any] | None:
         """The next line that the child said; None when it said nothing in time. ChildError when it has ended."""
-        try:
-            return self._facts.get(timeout=timeout_s)
-        except Empty:
+        give_up_s = time.monotonic() + timeout_s
+        while True:
+            with suppress(Empty):
+                return self._facts.get(timeout=min(timeout_s, _LOOK_S))
             self.check()
-            return None
+            if time.monotonic() >= give_up_s:
+                return None
 
     def check(self) -> None:
         """ChildError when the process has ended by itself."""
         code = self.process.poll()
         if code is not None:
-            raise ChildError(f"{last_line(self.log_path) or f'{self.name} ended with {code}'} (log: {self.log_path})")
+            last_words = last_line(self.log_path).removeprefix("Error: ")
+            raise ChildError(f"{self.name} ended with {code}: {last_words} (log: {self.log_path})")
 
     def stop(self, timeout_s: float) -> int:
         """Ask it to end, insist after `timeout_s`; returns its exit code."""

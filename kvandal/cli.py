@@ -264,7 +264,14 @@ def store(*, data: Path, broker: str, port: int, keep_days: int, fault: str | No
 
     settings = load_settings(
         IngestSettings,
-        flags={"kafka.bootstrap": broker, "kafka.replication": 1, "kafka.partitions": 2, "ingest.metrics_port": 0},
+        flags={
+            "kafka.bootstrap": broker,
+            "kafka.replication": 1,
+            "kafka.partitions": 2,
+            "ingest.metrics_port": 0,
+            # One owner joins partitions: its inserts may be larger than one partition's.
+            "ingest.insert_rows": 200_000,
+        },
     )
     options = StoreOptions(
         data, door_port=port, keep_raw_days=keep_days, passwords=passwords_from_environment(),
