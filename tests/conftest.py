@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -85,13 +86,14 @@ class DoorUnderTest:
 
     def empty(self) -> None:
         """Drop every table and view: the door has one database, so an empty one is a fresh one."""
-        client = connect(self.address())
-        views_first = (
-            "SELECT name FROM system.tables WHERE database = currentDatabase() ORDER BY engine != 'MaterializedView'"
-        )
-        for (name,) in client.query(views_first).result_rows:
-            client.command(f"DROP TABLE {name} SYNC")
-        client.close()
+        with closing(connect(self.address())) as client:
+            for name in _tables(client, "ORDER BY engine != 'MaterializedView'"):  # views first
+                client.command(f"DROP TABLE {name} SYNC")
+
+
+def _tables(client: Client, which: str) -> list[str]:
+    listed = client.query(f"SELECT name FROM system.tables WHERE database = currentDatabase() {which}")  # noqa: S608
+    return [name for (name,) in listed.result_rows]
 
 
 @pytest.fixture(scope="session")
@@ -114,16 +116,18 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DoorUnderTest]:
 
 
 @pytest.fixture
-def database(door: DoorUnderTest) -> StoreAddress:
-    """An empty database, as its administrator; of one test alone."""
+def database(door: DoorUnderTest) -> Iterator[StoreAddress]:
+    """An empty database, as its administrator; what a test leaves in it is thrown away."""
     door.empty()
-    return door.address()
+    yield door.address()
+    door.empty()
 
 
 @pytest.fixture
-def store(database: StoreAddress) -> Iterator[Client]:
-    """A client of an empty database with all migrations applied."""
-    client = connect(database)
-    schema.apply(client)
-    yield client
-    client.close()
+def store(door: DoorUnderTest) -> Iterator[Client]:
+    """A client of a database with all migrations applied and no rows. The schema stays as it is: see `database`."""
+    with closing(connect(door.address())) as client:
+        schema.apply(client)
+        for name in _tables(client, "AND engine LIKE '%MergeTree' AND name != 'schema_migrations'"):
+            client.command(f"TRUNCATE TABLE {name}")
+        yield client

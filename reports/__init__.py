@@ -1,0 +1,1 @@
+"""Reports: pure Polars functions over what is stored, and their rendering."""
