@@ -70,7 +70,7 @@ def _table_document(table: Table) -> dict[str, object]:
                 "fingerprint": f"{layout.fingerprint:016x}",
                 "fields": [{"name": f.name, "type": f.type, "resolution": f.resolution} for f in layout.fields],
             }
-            for layout in known_layouts()[table.name]
+            for layout in known_layouts().get(table.name, ())
         ],
         "metrics": [_metric_document(table, metric) for metric in table.metrics],
     }

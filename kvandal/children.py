@@ -14,7 +14,6 @@ from typing import Any
 
 from kvandal.broker import last_line, tied_to_parent
 
-
 _LOOK_S = 0.2  # how soon the end of a child is noticed
 
 

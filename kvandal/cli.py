@@ -271,6 +271,7 @@ def store(*, data: Path, broker: str, port: int, keep_days: int, fault: str | No
             "ingest.metrics_port": 0,
             # One owner joins partitions: its inserts may be larger than one partition's.
             "ingest.insert_rows": 200_000,
+            "ingest.raw_days": keep_days,
         },
     )
     options = StoreOptions(

@@ -99,6 +99,7 @@ def _rules(section: IngestSection, *, owned: bool) -> IngestRules:
     return IngestRules(
         cut=CutRule(rows=section.insert_rows, age_s=section.insert_age_s),
         time=TimeLimits(behind_s=section.behind_days * 86_400, ahead_s=section.ahead_s),
+        raw_days=section.raw_days,
         buffer_bytes=section.buffer_mb << 20,
         joined=owned,
     )

@@ -46,6 +46,7 @@ def main() -> int:
         path = ROOT / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(RENDERED[name]())
+        known_layouts.cache_clear()  # what follows may name the layouts just written
         sys.stderr.write(f"wrote {name}\n")
     return 0
 

@@ -77,6 +77,7 @@ class IngestSection(_Section, frozen=True, kw_only=True):
     session_timeout_s: Seconds = 30
     behind_days: Annotated[int, msgspec.Meta(ge=1, le=4000)] = 400
     ahead_s: Seconds = 300
+    raw_days: Annotated[int, msgspec.Meta(ge=0, le=4000)] = 0  # how long raw rows are kept; 0 = as the catalogue says
     metrics_port: Port = 9465
     metrics_host: str = "127.0.0.1"
 

@@ -25,7 +25,8 @@ SELECT source, epoch_ms, min(sequence), max(sequence + ticks) AS end, sum(ticks)
 FROM frames
 WHERE table_raw = toFixedString({table:String}, 16) AND outcome = 'stored'
   AND checked_at >= fromUnixTimestamp64Milli({since_ms:Int64})
-  AND (topic_id != {topic_id:UUID} OR offset < mapFromArrays({partitions:Array(UInt32)}, {offsets:Array(UInt64)})[partition])
+  AND (topic_id != {topic_id:UUID} OR log_epoch != {log_epoch:UInt32}
+       OR offset < mapFromArrays({partitions:Array(UInt32)}, {offsets:Array(UInt64)})[partition])
 GROUP BY source, epoch_ms
 """
 
@@ -34,7 +35,8 @@ SELECT DISTINCT sequence, sequence + ticks AS end
 FROM frames
 WHERE table_raw = toFixedString({table:String}, 16) AND outcome = 'stored'
   AND checked_at >= fromUnixTimestamp64Milli({since_ms:Int64})
-  AND (topic_id != {topic_id:UUID} OR offset < mapFromArrays({partitions:Array(UInt32)}, {offsets:Array(UInt64)})[partition])
+  AND (topic_id != {topic_id:UUID} OR log_epoch != {log_epoch:UInt32}
+       OR offset < mapFromArrays({partitions:Array(UInt32)}, {offsets:Array(UInt64)})[partition])
   AND source = {source:UInt64} AND epoch_ms = {epoch_ms:UInt64}
 ORDER BY sequence
 """
@@ -47,9 +49,9 @@ class FrameBooks:
         self._client = client
 
     def seen_before(
-        self, table: str, topic_id: UUID, positions: Mapping[int, int], since_ms: int
+        self, table: str, topic_id: UUID, log_epoch: int, positions: Mapping[int, int], since_ms: int
     ) -> Iterator[StoredTicks]:
-        """Ticks of `table` stored since `since_ms`, from other logs or from this one below `positions`.
+        """Ticks of `table` stored since `since_ms`, from other logs or epochs, or from this one below `positions`.
 
         Raises StoreUnavailableError. One interval per epoch of a source, more where there are gaps.
         """
@@ -57,6 +59,7 @@ class FrameBooks:
             "table": table,
             "since_ms": since_ms,
             "topic_id": str(topic_id),
+            "log_epoch": log_epoch,
             "partitions": list(positions),
             "offsets": list(positions.values()),
         }

@@ -146,8 +146,8 @@ def rollup_columns(metric: Metric) -> Iterator[Column]:
         nullable = f"Nullable({metric.stored.clickhouse})"
         yield _plain(metric, "max_raw", nullable, "max", f"maxOrNullIf({raw}, {present})", metric.codec)
     if metric.kind is Kind.BITS:
-        bits = metric.stored.clickhouse
-        yield _plain(metric, "or_raw", bits, "groupBitOr", f"groupBitOrIf({raw}, {present})", metric.codec)
+        nullable = f"Nullable({metric.stored.clickhouse})"
+        yield _plain(metric, "or_raw", nullable, "groupBitOr", f"groupBitOrOrNullIf({raw}, {present})", metric.codec)
     if metric.sketch:
         yield _sketch(metric, raw, present)
 

@@ -16,13 +16,14 @@ import os
 import queue
 import re
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from types import TracebackType
-from typing import Protocol, Self, cast
+from typing import IO, Protocol, Self, cast
 from urllib.parse import urlencode
 
 _ERROR_CODE = re.compile(r"Code: (\d+)\. DB::Exception: ")
@@ -32,7 +33,6 @@ _NO_TREE = "does not support JSON serialization"
 _MERGE_THREADS = 2
 # 26.9 gathers inserts in the background unless told not to: an insert would return before it is durable.
 _EVERY_HANDLE = {"async_insert": "0"}
-_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _SETTING_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -89,21 +89,8 @@ class _Result(Protocol):
     def elapsed(self) -> float: ...
 
 
-class _InsertResult(Protocol):
-    rows_written: int
-    bytes_written: int
-    elapsed: float
-
-
-class _Inserter(Protocol):
-    def append(self, data: bytes) -> None: ...
-    def finish(self) -> _InsertResult: ...
-    def cancel(self) -> None: ...
-
-
 class _Connection(Protocol):
     def query(self, query: str, fmt: str, params: dict[str, str], /) -> _Result: ...
-    def send_insert(self, query: str, fmt: str, /) -> _Inserter: ...
     def close(self) -> None: ...
 
 
@@ -138,23 +125,20 @@ def quote_literal(text: str) -> str:
 
 
 class Insert:
-    """One insert under way. `append` blocks while the engine is behind; only `finish` makes the rows durable."""
+    """One insert under way. `append` collects, `finish` writes: only then are the rows durable."""
 
-    def __init__(self, inserter: _Inserter) -> None:
-        self._inserter = inserter
+    def __init__(self, file: IO[bytes], run: Callable[[], Answer]) -> None:
+        self._file = file
+        self._run = run
 
     def append(self, data: bytes) -> None:
         """Hand over the next bytes, cut anywhere."""
-        with _refusals():
-            self._inserter.append(data)
+        self._file.write(data)
 
     def finish(self) -> Answer:
-        """Write what is left and return the counts (rows written by views are included)."""
-        with _refusals():
-            result = self._inserter.finish()
-        return Answer(
-            b"", written_rows=result.rows_written, written_bytes=result.bytes_written, elapsed_s=result.elapsed
-        )
+        """Write everything and return the counts (rows written by views are included). Raises `QueryRefusedError`."""
+        self._file.flush()
+        return self._run()
 
 
 class Handle:
@@ -187,20 +171,15 @@ class Handle:
 
     @contextmanager
     def send_insert(self, sql: str, fmt: str) -> Iterator[Insert]:
-        """Open a streaming insert; leaving the block without `finish` cancels it.
+        """Open an insert whose data come in pieces; leaving the block without `finish` writes nothing.
 
-        `sql` is the INSERT without FORMAT and data. Nothing else can run on this handle inside the block.
-        Raises `QueryRefusedError`. Blocks that were complete before a failure may already be stored, as with a server:
-        repeat the insert under its deduplication token.
+        `sql` is the INSERT without FORMAT and data. The data go through a file, not through chDB's streaming insert:
+        that one reports success where a part or a view could not be written.
         """
-        with _refusals():
-            inserter = self._connection.send_insert(sql, fmt)
-        try:
-            yield Insert(inserter)
-        finally:
-            # Does nothing after finish; and the failure that led here says more than one of cancelling.
-            with suppress(RuntimeError):
-                inserter.cancel()
+        head, settings, given = sql.partition(" SETTINGS ")
+        with NamedTemporaryFile(prefix="kvandal-insert-") as file:
+            source = f"FROM INFILE {quote_literal(file.name)} COMPRESSION 'none'"
+            yield Insert(file, lambda: self.query(f"{head} {source}{settings}{given} FORMAT {fmt}"))
 
     def parse(self, sql: str) -> ParsedStatement:
         """Parse exactly one statement without running any of it.
@@ -388,7 +367,7 @@ def _refusal(text: str) -> QueryRefusedError:
 def _render_setting(value: str | None) -> str:
     if value is None:
         return "DEFAULT"
-    return value if _NUMBER.fullmatch(value) else quote_literal(value)
+    return quote_literal(value)  # numbers too: a text setting refuses a bare number, a number takes a quoted one
 
 
 def _check_directory(path: Path) -> None:

@@ -104,7 +104,8 @@ def apply(client: Client) -> list[Migration]:
 def diff(client: Client) -> list[str]:
     """Where the database departs from the catalogue, one sentence each; empty when it does not."""
     found = {name: _shape(client, name) for name in _table_names(client)}
-    differences = []
+    views = {f"{table.name}_to_1m" for table in TABLES}
+    differences = [f"{name} is missing" for name in sorted(views - found.keys())]
     for name, statement in wanted_statements():
         wanted = _declared_columns(statement)
         if name not in found:

@@ -1,17 +1,21 @@
 """Writes blocks of rows, each exactly once under its token."""
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 from clickhouse_connect.driver.client import Client
 
-from storage.client import store_errors
+from storage.client import StoreRefusedError, store_errors
 from storage.native import native_block
 
 # Stated with every insert, not left to the server's defaults: exactly-once rests on them.
-# Without the second, a retried block is counted twice by the rollup views.
-INSERT_SETTINGS = {"async_insert": 0, "deduplicate_blocks_in_dependent_materialized_views": 1}
+# Without the second, a retried block is counted twice by the rollup views. The third lets late data in:
+# a block may hold as many days as ingest accepts, and each is a partition.
+INSERT_SETTINGS = {
+    "async_insert": 0,
+    "deduplicate_blocks_in_dependent_materialized_views": 1,
+    "max_partitions_per_insert_block": 4000,
+}
 # Times in messages are RFC 3339 text.
 _MESSAGE_SETTINGS = {**INSERT_SETTINGS, "date_time_input_format": "best_effort"}
 
@@ -26,6 +30,7 @@ class Writer:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._types: dict[str, dict[str, str]] = {}
 
     def insert_rows(self, table: str, rows: np.ndarray, *, token: str) -> None:
         """Insert a structured array whose fields are columns of `table`, as one Native block."""
@@ -34,7 +39,7 @@ class Writer:
             self._client.raw_insert(
                 table,
                 column_names=names,
-                insert_block=b"".join(native_block(rows, self._types[table])),
+                insert_block=b"".join(native_block(rows, self._column_types(table))),
                 settings={**INSERT_SETTINGS, "insert_deduplication_token": token},
                 fmt="Native",
             )
@@ -49,15 +54,16 @@ class Writer:
                 fmt="JSONEachRow",
             )
 
-    @cached_property
-    def _types(self) -> dict[str, dict[str, str]]:
-        """The type of every stored column of every table of the database."""
-        with store_errors("reading the schema"):
-            result = self._client.query(
-                "SELECT table, name, type FROM system.columns WHERE database = currentDatabase() "
-                "AND default_kind != 'ALIAS'"
-            )
-        types: dict[str, dict[str, str]] = {}
-        for table, name, type_name in result.result_rows:
-            types.setdefault(table, {})[name] = type_name
-        return types
+    def _column_types(self, table: str) -> dict[str, str]:
+        """The type of every stored column of a table; read once, and again for a table that was not there."""
+        if table not in self._types:
+            with store_errors("reading the schema"):
+                rows = self._client.query(
+                    "SELECT name, type FROM system.columns WHERE database = currentDatabase() "
+                    "AND table = {table:String} AND default_kind != 'ALIAS'",
+                    parameters={"table": table},
+                ).result_rows
+            if not rows:
+                raise StoreRefusedError(f"table {table} does not exist; run `kvandal schema apply`")
+            self._types[table] = {name: type_name for name, type_name in rows}  # noqa: C416 - rows are lists
+        return self._types[table]

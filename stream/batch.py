@@ -74,6 +74,7 @@ FRAME_LOG = np.dtype(
         ("topic_id", "V16"),
         ("partition", "<u4"),
         ("offset", "<u8"),
+        ("log_epoch", "<u4"),
         ("table_raw", "S16"),
         ("source", "<u8"),
         ("epoch_ms", "<u8"),
@@ -112,6 +113,18 @@ class FrameBatcher:
 
     table: Table
     limits: TimeLimits = field(default_factory=TimeLimits)
+    raw_days: int = 0  # how long the table keeps its raw rows; 0 = as the catalogue says
+    known: tuple[Layout, ...] = ()  # oldest first; empty stands for all that were committed
+
+    @cached_property
+    def _known(self) -> tuple[Layout, ...]:
+        return self.known or known_layouts()[self.table.name]
+
+    @cached_property
+    def _behind_s(self) -> int:
+        """What is older than the table keeps would vanish the moment it is stored: better a dead letter."""
+        kept_days = self.raw_days or self.table.retention.raw.days
+        return min(self.limits.behind_s, kept_days * 86_400)
 
     @cached_property
     def row_bytes(self) -> int:
@@ -120,7 +133,7 @@ class FrameBatcher:
     @property
     def layouts(self) -> int:
         """How many layouts of the table this program knows; goes into every plan."""
-        return len(known_layouts()[self.table.name])
+        return len(self._known)
 
     def count_rows(self, value: bytes) -> int:
         """About how many rows a record brings, for cutting batches: its size tells, unread."""
@@ -131,7 +144,7 @@ class FrameBatcher:
 
         The same plan, records and `seen` give the same batch, whoever builds it and whenever.
         """
-        layouts = {lo.fingerprint: lo for lo in known_layouts()[self.table.name][: plan.layouts]}
+        layouts = {lo.fingerprint: lo for lo in self._known[: plan.layouts]}
         widths = {fingerprint: row_type(layout).itemsize for fingerprint, layout in layouts.items()}
         judged = [self._judge(record, widths) for record in records]
         parts = [self._read(group, layout, plan) for layout, group in _by_layout(judged, layouts)]
@@ -160,7 +173,9 @@ class FrameBatcher:
                 detail = f"layout {header.layout:016x} is newer than this program or unknown to it"
                 judged.reject(Flaw.UNKNOWN_LAYOUT, detail, Outcome.PARKED)
         except BadFrameError as error:
-            judged.reject(error.flaw, str(error))
+            # A newer header is as good as a newer layout: it waits for a newer program.
+            newer = error.flaw is Flaw.HEADER_VERSION
+            judged.reject(error.flaw, str(error), Outcome.PARKED if newer else Outcome.REJECTED)
         return judged
 
     def _read(self, group: list[_Judged], layout: Layout, plan: Plan) -> tuple[Rows, list[_Judged]]:
@@ -173,7 +188,7 @@ class FrameBatcher:
         now_s = plan.checked_at_ms // 1000
         for judged, first, last in zip(group, earliest, latest, strict=True):
             judged.first_time, judged.last_time = first, last
-            if first < now_s - self.limits.behind_s or last > now_s + self.limits.ahead_s:
+            if first < now_s - self._behind_s or last > now_s + self.limits.ahead_s:
                 judged.reject(Flaw.BAD_TIME, f"ticks from {_utc(first)} to {_utc(last)}, checked at {_utc(now_s)}")
         return upgrade(rows, layout, self.table), group
 
@@ -190,9 +205,9 @@ class FrameBatcher:
                 j.reject(Flaw.OVERLAP, detail)
 
     def _frame_log(self, plan: Plan, judged: list[_Judged]) -> np.ndarray[Any, np.dtype[np.void]]:
-        topic_id, table = _uuid_bytes(plan.topic_id), self.table.name.encode()
+        place, table, now_ms = (_uuid_bytes(plan.topic_id),), self.table.name.encode(), plan.checked_at_ms
         lines = [
-            (topic_id, j.record.partition, j.record.offset, table, *_header_part(j), plan.checked_at_ms, j.outcome)
+            (*place, j.record.partition, j.record.offset, plan.log_epoch, table, *_header_part(j), now_ms, j.outcome)
             for j in judged
         ]
         log: np.ndarray[Any, np.dtype[np.void]] = np.array(lines, dtype=FRAME_LOG)
@@ -269,6 +284,7 @@ class MessageBatcher:
     """Builds the batches of a topic of JSON messages."""
 
     topic: Topic
+    limits: TimeLimits = field(default_factory=TimeLimits)
     layouts: int = 0
 
     def count_rows(self, value: bytes) -> int:  # noqa: ARG002 - a message is one row
@@ -282,6 +298,7 @@ class MessageBatcher:
         for record in records:
             try:
                 message = msgspec.json.decode(record.value, type=kind)
+                _check_time(message, plan, self.limits)
                 lines.append(msgspec.json.encode(to_row(message, plan)))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 rejected.append(Rejected(record, Flaw.NOT_A_MESSAGE, str(error)))
@@ -290,9 +307,28 @@ class MessageBatcher:
         return Batch(plan=plan, table=self.topic.table, messages=lines, rejected=rejected)
 
 
+# Events and jobs are kept for ten years: what is older would vanish as it is stored.
+_MESSAGE_BEHIND_MS = 3650 * 86_400_000
+
+
+def _check_time(message: Message, plan: Plan, limits: TimeLimits) -> None:
+    """BadFrameError for a time that would not be kept, or has not come yet."""
+    now_ms = plan.checked_at_ms
+    times: tuple[int, ...]
+    match message:
+        case InventoryMessage():
+            times, earliest_ms = (message.valid_from_ms,), 0  # 0 stands for: always
+        case EventMessage():
+            times, earliest_ms = (message.time_ms,), now_ms - _MESSAGE_BEHIND_MS
+        case JobMessage():
+            times, earliest_ms = (message.start_ms, message.end_ms or message.start_ms), now_ms - _MESSAGE_BEHIND_MS
+    for time_ms in times:
+        if not earliest_ms <= time_ms <= now_ms + limits.ahead_s * 1000:
+            raise BadFrameError(Flaw.BAD_TIME, f"{_utc(time_ms // 1000)}, checked at {_utc(now_ms // 1000)}")
+
+
 def _inventory_row(message: InventoryMessage, plan: Plan) -> dict[str, Any]:  # noqa: ARG001
-    expected = resource_id(message.kind, message.identity) if message.identity else 0
-    if expected != message.resource:
+    if not message.identity or resource_id(message.kind, message.identity) != message.resource:
         raise BadFrameError(
             Flaw.WRONG_IDENTITY, f"resource {message.resource} is not the id of {message.kind} {message.identity!r}"
         )

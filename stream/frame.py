@@ -81,8 +81,11 @@ def encode_frame(header: FrameHeader, rows: Rows) -> bytes:
     """Header and rows as bytes; ValueError where they contradict each other or the limits."""
     if header.rows != len(rows):
         raise ValueError(f"header says {header.rows} rows, got {len(rows)}")
-    if not 1 <= header.ticks <= MAX_TICKS:
-        raise ValueError(f"a frame holds 1 to {MAX_TICKS} ticks, not {header.ticks}")
+    if not _ticks_hold(header):
+        raise ValueError(
+            f"{header.ticks} ticks from sequence {header.sequence} in {header.rows} rows; a frame holds 1 to "
+            f"{MAX_TICKS} ticks of at least a row each"
+        )
     value = _pack(header) + rows.tobytes()
     if len(value) > MAX_FRAME_BYTES:
         raise ValueError(f"frame of {len(value)} bytes; the limit is {MAX_FRAME_BYTES}: put fewer ticks into it")
@@ -112,7 +115,7 @@ def check_size(header: FrameHeader, value: bytes, row_bytes: int) -> None:
 
     Rows are compared by multiplication in Python integers: a hostile count cannot overflow.
     """
-    if not 1 <= header.ticks <= MAX_TICKS or not header.ticks <= header.rows or header.end_sequence >= 1 << 63:
+    if not _ticks_hold(header):
         raise BadFrameError(
             Flaw.BAD_TICKS, f"{header.ticks} ticks from sequence {header.sequence} in {header.rows} rows"
         )
@@ -135,6 +138,10 @@ def decode_frame(value: bytes, layouts: dict[int, Layout]) -> tuple[FrameHeader,
     dtype = row_type(layout)
     check_size(header, value, dtype.itemsize)
     return header, np.frombuffer(value, dtype=dtype, offset=HEADER_BYTES)
+
+
+def _ticks_hold(header: FrameHeader) -> bool:
+    return 1 <= header.ticks <= min(header.rows, MAX_TICKS) and header.sequence >= 0 and header.end_sequence < 1 << 63
 
 
 def _pack(header: FrameHeader) -> bytes:

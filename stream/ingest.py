@@ -9,7 +9,6 @@ away, or slower than the log, reading pauses; nothing is given up.
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Protocol
@@ -46,9 +45,9 @@ class FrameBooks(Protocol):
     """What the table `frames` knows."""
 
     def seen_before(
-        self, table: str, topic_id: UUID, positions: Mapping[int, int], since_ms: int
+        self, table: str, topic_id: UUID, log_epoch: int, positions: Mapping[int, int], since_ms: int
     ) -> Iterable[SeenTicks]:
-        """Ticks stored from other logs, or from this one below `positions`, by partition."""
+        """Ticks stored from other logs or log epochs, or from this one below `positions`, by partition."""
 
 
 class DeadLetters(Protocol):
@@ -63,6 +62,7 @@ class IngestRules:
 
     cut: CutRule = field(default_factory=CutRule)
     time: TimeLimits = field(default_factory=TimeLimits)
+    raw_days: int = 0  # how long raw rows are kept, where it is not what the catalogue says
     buffer_bytes: int = 256 << 20  # beyond this, reading pauses until the store has caught up
     poll_s: float = 0.2
     retry_max_s: float = 30.0
@@ -113,10 +113,15 @@ class Ingest:
         self._paused = False
 
     def run(self, stop: Event) -> None:
-        with ThreadPoolExecutor(1, "writer") as pool, suppress(StoppedError):
-            while not stop.is_set():
-                self._turn(pool, stop)
-            self._finish_writing()
+        with ThreadPoolExecutor(1, "writer") as pool:
+            try:
+                while not stop.is_set():
+                    self._turn(pool, stop)
+                self._finish_writing(stop)
+            except StoppedError:
+                logger.info("stopped while waiting; the next start replays the plan")
+            finally:
+                stop.set()  # whatever ended the loop also ends an insert that is being retried
 
     def _turn(self, pool: ThreadPoolExecutor, stop: Event) -> None:
         """One round: take records in, see to lanes that came or went, keep the writer busy."""
@@ -130,9 +135,9 @@ class Ingest:
             if partition in self._lanes and partition not in gained:
                 self._lanes[partition].offer(partition.number, arrived, now_s)
         if self._writing is None or self._writing.future.done():
-            self._finish_writing()
+            self._finish_writing(stop)
             self._start_writing(pool, stop)
-        self._apply_backpressure()
+        self._apply_backpressure(stop)
 
     def _wait_s(self) -> float:
         """Do not linger in poll while the writer could have work."""
@@ -154,18 +159,16 @@ class Ingest:
         standing = self._plans.standing(name, topic_id, numbers)
         positions = {number: standing.positions.get(number, 0) for number in numbers}
         replay, log_epoch = standing.pending, standing.log_epoch
-        for number in numbers:
-            held = self._log.bounds(Partition(name, number))
-            if held is not None and positions[number] > held.end:
-                logger.error(
-                    "log is shorter than what was read from it: opening a new log epoch",
-                    extra={"topic": name, "partition": number, "position": positions[number], "end": held.end},
-                )
-                positions, replay, log_epoch = dict.fromkeys(numbers, 0), None, log_epoch + 1
-                break
+        ends = {number: self._end_of(Partition(name, number)) for number in numbers}
+        cut = {number: end for number, end in ends.items() if end is not None and positions[number] > end}
+        if cut:
+            # From some unknown offset on the log holds other records: read it again under other tokens. What of it
+            # is stored already is recognised by its frames.
+            logger.error("log is shorter than what was read from it: opening a new log epoch", extra={"ends": cut})
+            positions, replay, log_epoch = positions | dict.fromkeys(cut, 0), None, log_epoch + 1
         for number in numbers:
             self._seek(Partition(name, number), positions, gap_allowed=replay is None)
-        seen = self._load_seen(name, topic_id, positions)
+        seen = self._load_seen(name, topic_id, log_epoch, positions)
         logger.info(
             "partitions opened",
             extra={"topic": name, "positions": positions, "replaying": replay is not None, "log_epoch": log_epoch},
@@ -186,17 +189,21 @@ class Ingest:
             positions[partition.number] = held.first
         self._log.seek(partition, positions[partition.number])
 
-    def _load_seen(self, name: str, topic_id: UUID, positions: Mapping[int, int]) -> SeenFrames:
+    def _end_of(self, partition: Partition) -> int | None:
+        held = self._log.bounds(partition)
+        return None if held is None else held.end
+
+    def _load_seen(self, name: str, topic_id: UUID, log_epoch: int, positions: Mapping[int, int]) -> SeenFrames:
         if topic(name).content is not Content.FRAMES:
             return SeenFrames()
         since_ms = self._clock.utc_ms() - _HORIZON_MS
-        return SeenFrames(self._books.seen_before(topic(name).table, topic_id, positions, since_ms))
+        return SeenFrames(self._books.seen_before(topic(name).table, topic_id, log_epoch, positions, since_ms))
 
     def _batcher(self, name: str) -> Batcher:
         spec = topic(name)
-        if spec.content is Content.FRAMES:
-            return FrameBatcher(table(spec.table), self._rules.time)
-        return MessageBatcher(spec)
+        if spec.content is not Content.FRAMES:
+            return MessageBatcher(spec, self._rules.time)
+        return FrameBatcher(table(spec.table), self._rules.time, self._rules.raw_days)
 
     def _close_lanes(self, lost: Iterable[Partition]) -> None:
         for partition in lost:
@@ -218,7 +225,6 @@ class Ingest:
             self._drop(lane)
             return
         batch = lane.batcher.build(plan, records, lane.seen)
-        self._judge_sources(batch)
         self._writing = _Writing(lane, batch, pool.submit(self._write, batch, stop))
 
     def _write(self, batch: Batch, stop: Event) -> None:
@@ -235,19 +241,19 @@ class Ingest:
         if frames is not None and len(frames):
             self._retry(stop, "insert", lambda: self._writer.insert_rows("frames", frames, token=token))
 
-    def _finish_writing(self) -> None:
+    def _finish_writing(self, stop: Event) -> None:
         """Take note of the insert that has ended; an error in it ends the loop."""
         writing, self._writing = self._writing, None
         if writing is None:
             return
         writing.future.result()
         self._metrics.count(writing.batch)
-        if writing.lane not in self._lanes.values():
-            return
-        try:
-            self._plans.done(writing.batch.plan)
-        except FencedError:
-            self._drop(writing.lane)
+        if writing.lane in self._lanes.values():
+            try:
+                self._retry(stop, "noting the plan as done", lambda: self._plans.done(writing.batch.plan))
+            except FencedError:
+                self._drop(writing.lane)
+        self._judge_sources(writing.batch)
 
     def _drop(self, lane: Lane) -> None:
         """The partitions are somebody else's; the plan, if it was made, will be replayed there."""
@@ -259,14 +265,17 @@ class Ingest:
             return
         self._health.record(batch.frames["source"], batch.frames["outcome"] == Outcome.REJECTED)
 
-    def _apply_backpressure(self) -> None:
-        held = sum(lane.bytes for lane in set(self._lanes.values()))
+    def _apply_backpressure(self, stop: Event) -> None:
+        """Stop reading while too much waits; but a replay needs all of its records before it can go."""
+        lanes = set(self._lanes.values())
+        held = sum(lane.bytes for lane in lanes)
         self._metrics.buffered_bytes.set(held)
         limit = self._rules.buffer_bytes
-        paused = held > limit or (self._paused and held > limit // 2)
+        full = held > limit or (self._paused and held > limit // 2)
+        paused = full and not any(lane.replaying for lane in lanes)
         if paused != self._paused:
+            self._retry(stop, "pausing", lambda: self._log.pause(paused=paused))
             self._paused = paused
-            self._log.pause(paused=paused)
 
     def _retry(self, stop: Event, doing: str, call: Callable[[], Result]) -> Result:
         count = self._metrics.retries.labels(doing).inc

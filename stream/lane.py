@@ -49,7 +49,7 @@ class Lane:
         self.rows = 0
         self.bytes = 0
         self._replay = replay
-        self._shelves = {number: _Shelf(offset) for number, offset in positions.items()}
+        self._shelves = {number: _Shelf(offset) for number, offset in sorted(positions.items())}
         self._oldest_s: float | None = None
 
     @property
@@ -86,7 +86,7 @@ class Lane:
             plan = Plan(
                 self.topic, self.topic_id, _ranges(records), checked_at_ms, self.batcher.layouts, self.log_epoch
             )
-        self._oldest_s = now_s if self.rows else None
+        self._oldest_s = now_s if any(shelf.records for shelf in self._shelves.values()) else None
         return plan, records
 
     def _covers(self, plan: Plan) -> bool:

@@ -40,7 +40,8 @@ def quantise(metric: Metric, values: ArrayLike) -> NDArray[np.integer[Any]]:
     """
     counts = np.rint(np.asarray(values, dtype=np.float64) * float(1 / metric.resolution))
     stored = metric.stored
-    held = (counts >= stored.lowest) & (counts <= stored.highest)
+    # Not <=: the highest 64-bit counts are no floats, and would be rounded up to one that does not fit.
+    held = (counts >= stored.lowest) & (counts < float(stored.highest + 1))
     quantised: NDArray[np.integer[Any]] = np.full(counts.shape, stored.absent, dtype=stored.numpy)
     quantised[held] = counts[held].astype(stored.numpy)
     return quantised
@@ -76,4 +77,6 @@ def join_rows(parts: Sequence[Rows]) -> Rows:
 def in_base_unit(metric: Metric, rows: Rows) -> NDArray[np.float64]:
     """A column of `rows` in the metric's base unit, NaN where absent."""
     counts = rows[metric.column]
-    return np.where(counts == metric.stored.absent, np.nan, counts * float(metric.resolution))
+    scale = metric.resolution
+    # Multiply and divide by whole numbers, as the ALIAS columns do: the same reading is the same float.
+    return np.where(counts == metric.stored.absent, np.nan, counts * float(scale.numerator) / scale.denominator)

@@ -5,6 +5,7 @@ CREATE TABLE IF NOT EXISTS frames
     topic_id UUID CODEC(ZSTD(1)) COMMENT 'Identity of the topic; a recreated topic has another',
     partition UInt32 CODEC(Delta, ZSTD(1)) COMMENT 'Partition of the topic',
     offset UInt64 CODEC(Delta, ZSTD(1)) COMMENT 'Offset of the frame in its partition',
+    log_epoch UInt32 CODEC(ZSTD(1)) COMMENT 'Rises when the log was found shorter than what had been read',
     table_raw FixedString(16) CODEC(ZSTD(1)) COMMENT 'Table of the frame, padded with zero bytes',
     source UInt64 CODEC(ZSTD(1)) COMMENT 'Who sent it',
     epoch_ms UInt64 CODEC(Delta, ZSTD(1)) COMMENT 'Start of the agent that sent it, UTC milliseconds',

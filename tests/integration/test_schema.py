@@ -87,7 +87,7 @@ def test_a_migration_that_was_cut_off_can_be_applied_again(database: StoreAddres
 def test_an_empty_database_lacks_everything(database: StoreAddress) -> None:
     client = connect(database)
     assert sorted(schema.diff(client)) == sorted(
-        f"{table.name}{tier} is missing" for table in TABLES for tier in ("", "_1m", "_1h")
+        f"{table.name}{tier} is missing" for table in TABLES for tier in ("", "_1m", "_1h", "_to_1m")
     )
     assert not any(state.applied for state in schema.status(client))
 

@@ -103,7 +103,7 @@ SPOILT: Sequence[tuple[str, Callable[[bytes], bytes], Outcome]] = [
     ("header only", lambda value: value[:HEADER_BYTES], Outcome.REJECTED),
     ("empty", lambda _: b"", Outcome.REJECTED),
     ("rubbish", lambda _: b"\xff" * 500, Outcome.REJECTED),
-    ("version", lambda value: patched(value, 4, 2, "H"), Outcome.REJECTED),
+    ("version", lambda value: patched(value, 4, 2, "H"), Outcome.PARKED),
     ("foreign", lambda value: patched(value, LAYOUT_AT, layout_of(POWER).fingerprint), Outcome.REJECTED),
     ("newer", lambda value: patched(value, LAYOUT_AT, 12345), Outcome.PARKED),
     ("no ticks", lambda value: patched(value, TICKS_AT, 0, "I"), Outcome.REJECTED),
@@ -315,6 +315,7 @@ def test_line_of_the_frame_log_holds_what_the_frame_said() -> None:
     assert named == {
         "partition": 3,
         "offset": 77,
+        "log_epoch": 0,
         "table_raw": b"gpu",
         "source": 9,
         "epoch_ms": EPOCH_MS,

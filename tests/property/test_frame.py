@@ -192,8 +192,8 @@ def test_the_send_time_is_carried_as_it_is(sent_ms: int) -> None:
     ("ticks", "rows", "announced", "sentence"),
     [
         (1, 2, 3, "header says 3 rows, got 2"),
-        (0, 2, 2, "1 to 3600 ticks, not 0"),
-        (MAX_TICKS + 1, 2, 2, "ticks, not 3601"),
+        (0, 2, 2, "0 ticks from sequence 0 in 2 rows"),
+        (MAX_TICKS + 1, 2, 2, "a frame holds 1 to 3600 ticks"),
         (1, 20_000, 20_000, "put fewer ticks into it"),
     ],
 )

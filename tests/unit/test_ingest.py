@@ -258,15 +258,15 @@ class FakeStore:
         self.faults.around("letters", lambda: self.letters.extend(rejected))
 
     def seen_before(
-        self, table: str, topic_id: UUID, positions: Mapping[int, int], since_ms: int
+        self, table: str, topic_id: UUID, log_epoch: int, positions: Mapping[int, int], since_ms: int
     ) -> Iterable[SeenLine]:
         assert table == "gpu"
         assert since_ms < NOW_MS
         _strike(self.faults.next("seen"), "")
         for block in list(self.frames.values()):  # the writer's thread adds to them
             for line in block[block["outcome"] == 1]:
-                known_log = line["topic_id"].tobytes() == _stored_uuid(topic_id)
-                if not known_log or int(line["offset"]) < positions.get(int(line["partition"]), 0):
+                same_log = line["topic_id"].tobytes() == _stored_uuid(topic_id) and line["log_epoch"] == log_epoch
+                if not same_log or int(line["offset"]) < positions.get(int(line["partition"]), 0):
                     start = int(line["sequence"])
                     yield SeenLine(int(line["source"]), int(line["epoch_ms"]), start, start + int(line["ticks"]))
 

@@ -99,9 +99,8 @@ def test_job_becomes_a_row_that_says_when_it_was_received(end_ms: int | None, en
 @pytest.mark.parametrize(
     ("time_ms", "text"),
     [
-        (0, "1970-01-01T00:00:00.000Z"),
-        (1, "1970-01-01T00:00:00.001Z"),
-        (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+        (1_709_164_800_000, "2024-02-29T00:00:00.000Z"),
+        (1_709_164_800_001, "2024-02-29T00:00:00.001Z"),
         (NOW_MS, NOW),
     ],
 )
@@ -259,3 +258,9 @@ def test_no_value_in_any_field_raises(case: tuple[Topic, Mapping[str, Any]], dat
 @given(st.sampled_from([EVENTS, INVENTORY, JOBS]), st.binary(max_size=200))
 def test_no_bytes_whatever_raise(topic: Topic, value: bytes) -> None:
     assert flaw_of(topic, value) is Flaw.NOT_A_MESSAGE
+
+
+@pytest.mark.parametrize("time_ms", [0, 1, NOW_MS - 3651 * 86_400_000, NOW_MS + 301_000, (1 << 42) - 1])
+def test_an_event_of_a_time_that_would_not_be_kept_is_refused(time_ms: int) -> None:
+    (refused,) = build(EVENTS, encode_message(EventMessage(id="a", resource=1, time_ms=time_ms, kind="xid"))).rejected
+    assert refused.flaw is Flaw.BAD_TIME
