@@ -21,7 +21,6 @@ from kvandal.stack import Stack, StackOptions
 from kvandal.tally import ProducedCount, TableCount, count_tables
 from reports.period import Period
 from storage.client import connect
-from storage.hours import HourKeeper
 from storage.reader import Reader
 from storage.roles import RoleName
 
@@ -183,7 +182,6 @@ class Demo:
 
         with self._phase("report"):
             self._screen.phase("writing the report")
-            HourKeeper(connect(stack.address(RoleName.INGEST))).recompute()
             counts = PipelineCounts(
                 **{part: self._result.total(part) for part in ("produced", "stored", "lost", "duplicated")}
             )

@@ -191,6 +191,7 @@ _READ_SETTINGS: dict[str, SettingRule] = dict.fromkeys(
     # Clients may insist on what holds here anyway, or on what means nothing on one node.
     "async_insert": SettingRule(only="0"),
     "max_partitions_per_insert_block": SettingRule(ceiling=4000),
+    "optimize_on_insert": SettingRule(only="0"),
     "deduplicate_blocks_in_dependent_materialized_views": SettingRule(only="1"),
     "distributed_foreground_insert": SettingRule(only="1"),
     "insert_distributed_sync": SettingRule(only="1"),
