@@ -88,6 +88,16 @@ class HostValue:
 
 
 @dataclass(frozen=True, slots=True)
+class SysfsFile:
+    """A file of a network port below /sys/class/infiniband/<device>/ports/<port>."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"sysfs {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
 class AgentState:
     """A fact that the agent itself establishes."""
 
@@ -97,4 +107,15 @@ class AgentState:
         return f"agent: {self.fact}"
 
 
-Origin = NvmlField | NvmlCall | GpmMetric | DcgmField | RedfishProperty | DsxPoint | MeterPoint | HostValue | AgentState
+Origin = (
+    NvmlField
+    | NvmlCall
+    | GpmMetric
+    | DcgmField
+    | RedfishProperty
+    | DsxPoint
+    | MeterPoint
+    | HostValue
+    | SysfsFile
+    | AgentState
+)

@@ -13,6 +13,7 @@ class ResourceKind(StrEnum):
     RACK = "rack"
     TRAY = "tray"  # the node that runs an operating system
     GPU = "gpu"
+    PORT = "port"  # a port of a network adapter
     LOOP = "loop"
     CDU = "cdu"
     HEAT_METER = "heat_meter"

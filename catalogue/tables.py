@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from catalogue import facility, gpu
+from catalogue import facility, gpu, gpu_health, port
 from catalogue.metrics import Kind, Metric
 from catalogue.resources import ResourceKind
 
@@ -60,6 +60,9 @@ FLEET = Retention(raw=timedelta(days=7), minute=timedelta(days=90), hour=3 * _YE
 EVIDENCE = Retention(raw=timedelta(days=90), minute=timedelta(days=400), hour=10 * _YEAR)
 
 GPU = Table("gpu", (ResourceKind.GPU,), "Fast readings of each GPU", 1, FLEET, gpu.METRICS)
+GPU_HEALTH = Table(
+    "gpu_health", (ResourceKind.GPU,), "What wears out or breaks in each GPU", 30, FLEET, gpu_health.METRICS
+)
 TRAY = Table("tray", (ResourceKind.TRAY,), "Readings of each tray, the node that hosts GPUs", 10, FLEET, facility.TRAY)
 RACK = Table("rack", (ResourceKind.RACK,), "Power and coolant of each rack", 10, EVIDENCE, facility.RACK)
 COOLING = Table(
@@ -74,7 +77,9 @@ POWER = Table(
     "power", (ResourceKind.FEEDER, ResourceKind.METER), "Readings of electrical meters", 10, EVIDENCE, facility.POWER
 )
 
-TABLES = (GPU, TRAY, RACK, COOLING, POWER)
+PORT = Table("port", (ResourceKind.PORT,), "State and counters of each network port", 10, FLEET, port.METRICS)
+
+TABLES = (GPU, GPU_HEALTH, PORT, TRAY, RACK, COOLING, POWER)
 
 
 def table(name: str) -> Table:

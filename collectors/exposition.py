@@ -105,11 +105,11 @@ class _LatestReadings(Collector):
                     yield from (self._family(table, metric, rows) for metric in table.metrics if metric.exported)
 
     def _family(self, table: Table, metric: Metric, rows: Rows) -> GaugeMetricFamily | CounterMetricFamily:
-        counter = metric.kind is Kind.DELTA
-        make = CounterMetricFamily if counter else GaugeMetricFamily
+        adds_up = metric.kind is Kind.DELTA
+        make = CounterMetricFamily if metric.kind in (Kind.DELTA, Kind.REGISTER) else GaugeMetricFamily
         family = make(table.prometheus_name(metric), metric.help, labels=["resource"])
         for resource, value in zip(rows["resource"].tolist(), in_base_unit(metric, rows).tolist(), strict=True):
-            shown = self._sums.get((metric.name, resource)) if counter else value
+            shown = self._sums.get((metric.name, resource)) if adds_up else value
             if shown is not None and shown == shown:
                 family.add_metric([f"{resource:016x}"], shown)
         return family

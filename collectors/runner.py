@@ -1,7 +1,7 @@
 """Runs one source: aligned ticks, timing and verdict; a source that fails never stops another."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from threading import Event, Thread
 from time import perf_counter
@@ -18,6 +18,9 @@ from stream.topics import EVENTS, INVENTORY, JOBS
 logger = logging.getLogger(__name__)
 
 _INVENTORY_S = 600.0  # names and places are said again this often, and when they change
+
+
+_HELD_MESSAGES = 1000  # events that wait in memory while the spool refuses them
 
 
 class StagedCounters:
@@ -65,6 +68,7 @@ class SourceRunner:
         self._metrics = metrics
         self._counters = counters
         self._up: bool | None = None
+        self._held_messages: list[Outgoing] = []
         self._last_tick_s = 0
         self._inventory: Sequence[InventoryMessage] = ()
         self._inventory_due_s = 0.0
@@ -82,6 +86,8 @@ class SourceRunner:
             logger.error("source does not return; leaving it behind", extra={"source": self._source.name})
             return
         self._source.close()
+        # A source tells at its end what it still held back, such as the final counts of bursts.
+        self._store(())
 
     def _run(self) -> None:
         while not self._stop.wait(self._until_next_tick_s()):
@@ -115,24 +121,32 @@ class SourceRunner:
 
     def _judge(self, *, up: bool, why: str = "") -> None:
         self._metrics.judged(self._source.name, up=up)
-        if up != self._up:
-            say = logger.info if up else logger.warning
-            say("source %s" % ("answers" if up else f"fails: {why}"), extra={"source": self._source.name})
+        if up and not self._up:
+            logger.info("source answers", extra={"source": self._source.name})
+        if not up and self._up is not False:  # said once, not at every tick
+            logger.warning("source fails: %s", why, extra={"source": self._source.name})
         self._up = up
 
     def _store(self, readings: Sequence[Reading], *, flush: bool = False) -> None:
-        frames = list(chain.from_iterable(self._framer.add(r, interval_s=self._interval_s) for r in readings))
+        frames = list(chain.from_iterable(self._frame(reading) for reading in readings))
         if flush:
             frames += self._framer.flush()
-        outgoing = [*frames, *self._messages()]
+        messages = [*self._held_messages, *self._messages()]
+        outgoing = [*frames, *messages]
         counters = self._counters.take() if self._counters and self._framer.is_empty else {}
         try:
             if outgoing or counters:
                 self._spool.add(outgoing, counters)
+            self._held_messages = []
             self._metrics.latest(readings)
         except SpoolError as error:
+            self._held_messages = messages[-_HELD_MESSAGES:]
             self._metrics.lost(frames)
             logger.error("readings lost: %s", error, extra={"frames": len(frames), "rows": sum(f.rows for f in frames)})
+
+    def _frame(self, reading: Reading) -> Iterator[Outgoing]:
+        # A table that is read less often than its source has ticks further apart.
+        return self._framer.add(reading, interval_s=max(self._interval_s, reading.table.cadence_s))
 
     def _messages(self) -> list[Outgoing]:
         messages: list[Message] = list(self._source.events())

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from collectors.agent import Agent, ScheduledSource
 from collectors.framer import FrameRule
 from collectors.host import HostSource
+from collectors.kernel_log import KernelLog
 from collectors.nvml import NvmlSource
 from collectors.runner import StagedCounters
 from collectors.spool import Spool
@@ -78,7 +79,11 @@ def _sources(section: AgentSection, spool: Spool) -> Sequence[ScheduledSource]:
     nvml = None
     if "nvml" in section.sources:
         counters = StagedCounters(spool)
-        nvml = NvmlSource(counters=counters)
+        nvml = NvmlSource(
+            counters=counters,
+            health_interval_s=section.health_interval_s,
+            kernel_log=KernelLog(Path(section.kernel_log)),
+        )
         nvml.inventory()
         scheduled.append(ScheduledSource(nvml, section.interval_s, counters))
     if "host" in section.sources:

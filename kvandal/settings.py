@@ -59,6 +59,8 @@ class AgentSection(_Section, frozen=True, kw_only=True):
     sources: tuple[Literal["nvml", "host"], ...] = ("nvml", "host")
     interval_s: Seconds = 1
     host_interval_s: Seconds = 10
+    health_interval_s: Seconds = 30  # of ECC, remapping, NVLink errors and the like
+    kernel_log: str = "/dev/kmsg"  # second witness of XIDs; reading it needs root or CAP_SYSLOG
     frame_ticks: Annotated[int, msgspec.Meta(ge=1, le=60)] = 10
     frame_span_s: Seconds = 10
     spool: str = "/var/lib/kvandal/spool.db"

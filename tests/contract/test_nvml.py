@@ -24,7 +24,8 @@ import pytest
 from catalogue import GPU, Kind, ResourceKind, resource_id
 from collectors.counters import CounterStore, KeptCounter
 from collectors.host import TrayPlace
-from collectors.nvml import REOPEN_S, REPROBE_S, RETRY_S, NvmlSource, is_blank
+from collectors.nvml import REOPEN_S, RETRY_S, NvmlSource
+from collectors.nvml_library import REPROBE_S, is_blank
 from collectors.source import SourceUnavailableError
 from stream.rows import Rows, in_base_unit
 from tests.servers.nvml_stub import NvmlStub, Profile, control_size, nvml_stub, structure_sizes
@@ -70,7 +71,7 @@ class Node:
         """One read, `seconds` after the one before; the devices' own clock moves by `device_ms`."""
         self.time_s += seconds
         self.stub.set_clock(self.stub.clock_ms + device_ms)
-        (reading,) = self.source.read(self.time_s)
+        reading, *_ = self.source.read(self.time_s)
         assert reading.table is GPU
         return reading.rows
 
@@ -575,6 +576,8 @@ def test_inventory_of_a_rack_scale_node_hangs_gpus_under_tray_and_rack(start: St
         "driver_version": "580.95.05",
         "mig": "disabled",
         "module": "3",
+        "fabric_cluster": "01020304-0506-0708-090a-0b0c0d0e0f10",
+        "fabric_clique": "32767",
     }
     assert node.source.tray().resource == tray.resource
 
@@ -602,7 +605,7 @@ loaded_early = "pynvml" in sys.modules
 source = collectors.nvml.NvmlSource(deadline_s=10.0)
 inventory = source.inventory()
 try:
-    (reading,) = source.read(1)
+    reading, _ = source.read(1)
     said = f"{reading.rows.size} rows"
 except collectors.nvml.SourceUnavailableError as error:
     said = str(error)

@@ -22,6 +22,9 @@ SONAME = "libnvidia-ml.so.1"
 CONTROL_VARIABLE = "KVANDAL_NVML_STUB"
 MAX_GPUS = 16
 NAMES_BYTES = 248
+EVENTS = 256
+NO_INSTANCE = 0xFFFFFFFF
+HEALTHY_FABRIC = 0x51AA  # nvml.h, NVML_GPU_FABRIC_HEALTH_MASK_*: every question answered well
 COMPILER = "cc"
 FLAGS = ("-std=c11", "-D_DEFAULT_SOURCE", "-Wall", "-Wextra", "-Werror", "-O2", "-fPIC", "-shared")
 
@@ -46,8 +49,25 @@ class _GpuControl(ctypes.Structure):
         ("mig", ctypes.c_uint32),
         ("restarted_at_ms", ctypes.c_uint64),
         ("energy_mj", ctypes.c_int64),
+        ("links_down", ctypes.c_uint32),
+        ("links_mute", ctypes.c_uint32),
+        ("recovery_action", ctypes.c_uint32),
+        ("fabric_state", ctypes.c_uint32),
+        ("fabric_status", ctypes.c_uint32),
+        ("fabric_mask", ctypes.c_uint32),
+        ("fabric_summary", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
         ("unsupported", ctypes.c_char * NAMES_BYTES),
         ("refused", ctypes.c_char * NAMES_BYTES),
+    )
+
+
+class _Event(ctypes.Structure):
+    _fields_ = (
+        ("gpu", ctypes.c_uint32),
+        ("gpu_instance", ctypes.c_uint32),
+        ("type", ctypes.c_uint64),
+        ("data", ctypes.c_uint64),
     )
 
 
@@ -60,8 +80,11 @@ class _Control(ctypes.Structure):
         ("blocked", ctypes.c_uint32),
         ("misused", ctypes.c_uint32),
         ("stale", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
+        ("sets", ctypes.c_uint32),
         ("clock_ms", ctypes.c_uint64),
+        ("events_told", ctypes.c_uint32),
+        ("events_taken", ctypes.c_uint32),
+        ("events", _Event * EVENTS),
         ("gpus", _GpuControl * MAX_GPUS),
     )
 
@@ -117,6 +140,38 @@ class NvmlStub:
     def enable_mig(self, gpu: int) -> None:
         self.control.gpus[gpu].mig = 1
 
+    def take_links_down(self, gpu: int, *links: int) -> None:
+        self.control.gpus[gpu].links_down = sum(1 << link for link in links)
+
+    def mute_links(self, gpu: int, *links: int) -> None:
+        """Let no field of these links be readable."""
+        self.control.gpus[gpu].links_mute = sum(1 << link for link in links)
+
+    def ask_for_recovery(self, gpu: int, action: int) -> None:
+        self.control.gpus[gpu].recovery_action = action
+
+    def set_fabric(
+        self, gpu: int, *, state: int = 3, status: int = 0, mask: int = HEALTHY_FABRIC, summary: int = 1
+    ) -> None:
+        """What the GPU says of its fabric, in NVML's own numbers."""
+        told = self.control.gpus[gpu]
+        told.fabric_state, told.fabric_status, told.fabric_mask, told.fabric_summary = state, status, mask, summary
+
+    def tell(self, gpu: int, event_type: int, data: int = 0, *, gpu_instance: int = NO_INSTANCE) -> None:
+        """Have an event for whoever waits for it."""
+        told = int(self.control.events_told)
+        if told - self.control.events_taken >= EVENTS:
+            raise ValueError(f"{EVENTS} events wait already")
+        self.control.events[told % EVENTS] = _Event(gpu, gpu_instance, event_type, data)
+        self.control.events_told = told + 1
+
+    def untaken_events(self) -> int:
+        return int(self.control.events_told - self.control.events_taken)
+
+    def event_sets(self) -> int:
+        """How many event sets exist."""
+        return int(self.control.sets)
+
     def reload_driver(self, gpu: int) -> None:
         """The counters of this GPU start again from 0 now."""
         self.control.gpus[gpu].restarted_at_ms = self.control.clock_ms
@@ -141,6 +196,11 @@ class NvmlStub:
         restarted_at_ms = int(self.control.gpus[gpu].restarted_at_ms)
         before = 0 if restarted_at_ms else 1_000_000_000 * (gpu + 1)
         return before + (self.clock_ms - restarted_at_ms) * (401 + gpu)
+
+    def link_errors(self, gpu: int, field: int, link: int) -> int:
+        """What an error counter of one NVLink reads now."""
+        counting_ms = self.clock_ms - int(self.control.gpus[gpu].restarted_at_ms)
+        return 1000 * link + counting_ms // 1000 * (link + 1) * (field % 7 + 1)
 
     def throttled_ns(self, gpu: int, field: int) -> int:
         restarted_at_ms = int(self.control.gpus[gpu].restarted_at_ms)
@@ -194,6 +254,9 @@ def _set_up(control: _Control, profile: Profile, clock_ms: int) -> None:
     control.clock_ms = clock_ms
     for gpu in control.gpus:
         gpu.energy_mj = -1
+        gpu.fabric_state = 3
+        gpu.fabric_mask = HEALTHY_FABRIC
+        gpu.fabric_summary = 1
 
 
 def _load_first(library: Path) -> None:
@@ -215,6 +278,13 @@ def structure_sizes(library: Path) -> Mapping[str, int]:
         "c_nvmlProcessInfo_v3_t",
         "c_nvmlGpmMetric_t",
         "c_nvmlGpmMetricsGet_t",
+        "c_nvmlEccSramErrorStatus_v1_t",
+        "c_nvmlRowRemapperHistogramValues",
+        "c_nvmlRepairStatus_t",
+        "c_nvmlUnrepairableMemory_v1_t",
+        "c_nvmlGpuFabricInfo_v2_t",
+        "c_nvmlGpuFabricInfo_v3_t",
+        "c_nvmlEventData_t",
         "control",
     )
     sizes = (ctypes.c_uint32 * len(names)).in_dll(ctypes.CDLL(str(library)), "kvandal_stub_sizes")

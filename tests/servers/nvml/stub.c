@@ -1,5 +1,5 @@
 /*
- * A stand-in for libnvidia-ml.so.1: the NVML calls that collectors/nvml.py makes, answered from formulas.
+ * A stand-in for libnvidia-ml.so.1: the NVML calls that collectors/nvml*.py make, answered from formulas.
  *
  * Every value is a function of the GPU's index and of a clock that the test sets; tests/servers/nvml_stub.py states
  * the same formulas and expects them. Clock and faults stand in a small file that the test and this library both map
@@ -10,6 +10,7 @@
  */
 
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,13 +27,15 @@ enum {
     NO_PERMISSION = 4,
     INSUFFICIENT_SIZE = 7,
     DRIVER_NOT_LOADED = 9,
+    TIMEOUT = 10,
     GPU_IS_LOST = 15,
     VERSION_MISMATCH = 25,
+    UNKNOWN_ERROR = 999,
 };
 
-enum { TYPE_DOUBLE = 0, TYPE_UNSIGNED_INT = 1, TYPE_UNSIGNED_LONG_LONG = 3 };
+enum { TYPE_DOUBLE = 0, TYPE_UNSIGNED_INT = 1, TYPE_UNSIGNED_LONG_LONG = 3, TYPE_SIGNED_INT = 5 };
 enum { H100 = 0, B200 = 1, GB300 = 2 };
-enum { MAX_GPUS = 16, NAMES_BYTES = 248 };
+enum { MAX_GPUS = 16, NAMES_BYTES = 248, LINKS = 18, EVENTS = 256, NO_INSTANCE = 0xFFFFFFFFu };
 
 /* The control file; struct.Struct in nvml_stub.py has the same layout. */
 struct gpu_control {
@@ -42,8 +45,22 @@ struct gpu_control {
     uint32_t mig;
     uint64_t restarted_at_ms; /* 0: the counters never restarted */
     int64_t energy_mj;        /* what the energy counter reads instead; -1: the formula */
+    uint32_t links_down;      /* one bit for each NVLink that is inactive */
+    uint32_t links_mute;      /* one bit for each NVLink whose fields cannot be read */
+    uint32_t recovery_action;
+    uint32_t fabric_state;
+    uint32_t fabric_status;
+    uint32_t fabric_mask;
+    uint32_t fabric_summary;
+    uint32_t reserved;
     char unsupported[NAMES_BYTES]; /* ",name,name,": calls, field:ID:SCOPE, gpm:ID */
     char refused[NAMES_BYTES];     /* the same, answered with NO_PERMISSION */
+};
+
+/* An event that waits for whoever has an event set. */
+struct event {
+    uint32_t gpu, gpu_instance;
+    uint64_t type, data;
 };
 
 struct control {
@@ -54,8 +71,10 @@ struct control {
     uint32_t blocked; /* how many of them hang now */
     uint32_t misused; /* nvmlShutdown was called under one that hangs */
     uint32_t stale;   /* calls for a GPU fail until NVML is started anew, though GPUs are still counted */
-    uint32_t reserved;
+    uint32_t sets; /* event sets that exist */
     uint64_t clock_ms;
+    uint32_t events_told, events_taken; /* how many so far: a ring */
+    struct event events[EVENTS];
     struct gpu_control gpus[MAX_GPUS];
 };
 
@@ -66,12 +85,17 @@ struct profile {
     int has_module;       /* Grace on the module: module power, C2C, platform information */
     int has_memory_power; /* Blackwell and later */
     int average_type;     /* differs by profile, to prove that the reader honours valueType */
+    int is_blackwell;     /* NVLink 5, power smoothing, more events */
+    int margin_type;      /* of negative fields: a type without a sign is one to see through */
+    int slowdown_margin;
+    uint32_t pcie_generation;
+    uint32_t fabric_version; /* the newest structure that its driver knows */
 };
 
 static const struct profile PROFILES[] = {
-    {"NVIDIA H100 80GB HBM3", 700000, 81559ull << 20, 0, 0, TYPE_UNSIGNED_INT},
-    {"NVIDIA B200", 1000000, 183359ull << 20, 0, 1, TYPE_UNSIGNED_LONG_LONG},
-    {"NVIDIA GB300", 1400000, 284208ull << 20, 1, 1, TYPE_DOUBLE},
+    {"NVIDIA H100 80GB HBM3", 700000, 81559ull << 20, 0, 0, TYPE_UNSIGNED_INT, 0, TYPE_SIGNED_INT, -2, 5, 2},
+    {"NVIDIA B200", 1000000, 183359ull << 20, 0, 1, TYPE_UNSIGNED_LONG_LONG, 1, TYPE_UNSIGNED_INT, -3, 5, 3},
+    {"NVIDIA GB300", 1400000, 284208ull << 20, 1, 1, TYPE_DOUBLE, 1, TYPE_SIGNED_INT, -2, 6, 3},
 };
 
 struct device {
@@ -81,6 +105,7 @@ struct device {
 static struct device devices[MAX_GPUS];
 static volatile struct control *control;
 static int references;
+static int waiting; /* threads that wait for events */
 
 static const struct profile *profile(void) { return &PROFILES[control->profile]; }
 
@@ -182,7 +207,7 @@ int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
 
 int nvmlShutdown(void) {
     if (!running()) return UNINITIALIZED;
-    if (control->blocked) control->misused = 1;
+    if (control->blocked || waiting) control->misused = 1;
     references--;
     return SUCCESS;
 }
@@ -267,6 +292,7 @@ int nvmlDeviceGetMigMode(struct device *device, unsigned int *current, unsigned 
 union value {
     double d;
     uint32_t ui;
+    int32_t si;
     unsigned long long ull;
 };
 
@@ -283,6 +309,7 @@ static void set_value(struct field_value *field, uint32_t type, uint64_t value) 
     field->type = type;
     if (type == TYPE_DOUBLE) field->value.d = (double)value;
     if (type == TYPE_UNSIGNED_INT) field->value.ui = (uint32_t)value;
+    if (type == TYPE_SIGNED_INT) field->value.si = (int32_t)value;
     if (type == TYPE_UNSIGNED_LONG_LONG) field->value.ull = value;
 }
 
@@ -296,8 +323,102 @@ static uint64_t instant_power_mw(const struct device *device, uint32_t scope) {
     return 400000 + 10000ull * device->index + control->clock_ms / 1000 % 10 * 1000;
 }
 
-static int answer_field(const struct device *device, struct field_value *field) {
+/* Counts of one link: more on higher links, and more of fields with higher rates. */
+static uint64_t link_errors(const struct device *device, uint32_t field, uint32_t link) {
+    return 1000 * link + counting_ms(device) / 1000 * (link + 1) * (field % 7 + 1);
+}
+
+/* A link that has seen no error says 15e-255, others up to 9e-12. */
+static uint64_t bit_error_ratio(uint32_t link) {
+    return link == 0 ? 15u << 8 | 255u : (link % 9 + 1) << 8 | (12 + link % 4);
+}
+
+static int is_link_field(uint32_t field) { return (field >= 161 && field <= 165) || (field >= 201 && field <= 222); }
+
+static int is_error_field(uint32_t field) { return field >= 3 && field <= 6; }
+
+static int answer_link_field(const struct device *device, struct field_value *field) {
+    uint32_t link = field->scope;
+    int fifth = field->field != 165 && field->field >= 201;
+    if (link >= LINKS) return INVALID_ARGUMENT;
+    if (gpu(device)->links_mute >> link & 1) return UNKNOWN_ERROR;
     switch (field->field) {
+    case 165:
+        set_value(field, TYPE_UNSIGNED_INT, gpu(device)->links_down >> link & 1 ? 0 : link == 5 ? 2 : 1);
+        return SUCCESS;
+    case 161:
+    case 162:
+    case 163:
+    case 206:
+    case 207:
+    case 213:
+    case 214:
+        if (fifth != profile()->is_blackwell) return NOT_SUPPORTED;
+        set_value(field, TYPE_UNSIGNED_LONG_LONG, link_errors(device, field->field, link));
+        return SUCCESS;
+    case 220:
+    case 222:
+        if (!profile()->is_blackwell) return NOT_SUPPORTED;
+        set_value(field, TYPE_UNSIGNED_LONG_LONG, bit_error_ratio(field->field == 220 ? link / 3 : link));
+        return SUCCESS;
+    default:
+        return NOT_SUPPORTED;
+    }
+}
+
+static int answer_field(const struct device *device, struct field_value *field) {
+    uint32_t i = device->index;
+    if (is_link_field(field->field)) return answer_link_field(device, field);
+    switch (field->field) {
+    case 3:
+        set_value(field, TYPE_UNSIGNED_LONG_LONG, 5000000000ull + i);
+        return SUCCESS;
+    case 4:
+        set_value(field, TYPE_UNSIGNED_LONG_LONG, i % 3);
+        return SUCCESS;
+    case 5:
+        set_value(field, TYPE_UNSIGNED_LONG_LONG, 7000000000ull + i);
+        return SUCCESS;
+    case 6:
+        set_value(field, TYPE_UNSIGNED_LONG_LONG, 10 + i);
+        return SUCCESS;
+    case 91:
+        set_value(field, TYPE_UNSIGNED_INT, LINKS);
+        return SUCCESS;
+    case 94:
+        set_value(field, TYPE_UNSIGNED_INT, counting_ms(device) / 1000 * (i + 1));
+        return SUCCESS;
+    case 142:
+        set_value(field, TYPE_UNSIGNED_INT, 20 + i);
+        return SUCCESS;
+    case 143:
+        set_value(field, TYPE_UNSIGNED_INT, 510 + i);
+        return SUCCESS;
+    case 144:
+        set_value(field, TYPE_UNSIGNED_INT, i % 2);
+        return SUCCESS;
+    case 145:
+        set_value(field, TYPE_UNSIGNED_INT, i == 3);
+        return SUCCESS;
+    case 193:
+        set_value(field, (uint32_t)profile()->margin_type, (uint64_t)(int64_t)-7);
+        return SUCCESS;
+    case 194:
+        set_value(field, (uint32_t)profile()->margin_type, (uint64_t)(int64_t)profile()->slowdown_margin);
+        return SUCCESS;
+    case 195:
+        set_value(field, (uint32_t)profile()->margin_type, (uint64_t)(int64_t)-1);
+        return SUCCESS;
+    case 196:
+        set_value(field, (uint32_t)profile()->margin_type, i);
+        return SUCCESS;
+    case 230:
+        set_value(field, TYPE_UNSIGNED_INT, gpu(device)->recovery_action);
+        return SUCCESS;
+    case 258:
+        if (!profile()->is_blackwell) return NOT_SUPPORTED;
+        set_value(field, TYPE_UNSIGNED_INT, 97 - i);
+        return SUCCESS;
     case 82:
         set_value(field, TYPE_UNSIGNED_INT, 50 + device->index);
         return SUCCESS;
@@ -324,17 +445,25 @@ static int answer_field(const struct device *device, struct field_value *field) 
 static void spoil_field(struct field_value *field) {
     if (field->type == TYPE_DOUBLE) field->value.d = 140737488355330.0;
     if (field->type == TYPE_UNSIGNED_INT) field->value.ui = 0x7ffffff2u;
+    if (field->type == TYPE_SIGNED_INT) field->value.si = 0x7ffffff2;
     if (field->type == TYPE_UNSIGNED_LONG_LONG) field->value.ull = 0x7ffffffffffffff2ull;
 }
 
 int nvmlDeviceGetFieldValues(struct device *device, int count, struct field_value *fields) {
     char name[40];
+    int links = 0, errors = 0;
     ENTER(device);
+    for (int i = 0; i < count; i++) {
+        links |= is_link_field(fields[i].field);
+        errors |= is_error_field(fields[i].field);
+    }
     for (int i = 0; i < count; i++) {
         snprintf(name, sizeof name, "field:%u:%u", fields[i].field, fields[i].scope);
         fields[i].timestamp_us = (int64_t)control->clock_ms * 1000;
         fields[i].latency_us = 25;
         fields[i].status = permitted(device, name);
+        /* On GB200 and GB300 memory errors and NVLink fields together make all of them unreadable. */
+        if (links && errors && profile()->has_module) fields[i].status = NOT_SUPPORTED;
         if (fields[i].status == SUCCESS) fields[i].status = answer_field(device, &fields[i]);
         if (fields[i].status == SUCCESS && gpu(device)->sentinel) spoil_field(&fields[i]);
     }
@@ -464,6 +593,165 @@ int nvmlDeviceGetComputeRunningProcesses_v3(struct device *device, unsigned int 
     return SUCCESS;
 }
 
+/* Health -------------------------------------------------------------------------------------------------------- */
+
+struct static_memory {
+    uint32_t version;
+    unsigned long long counts[11];
+    uint32_t threshold_exceeded;
+};
+
+int nvmlDeviceGetSramEccErrorStatus(struct device *device, struct static_memory *status) {
+    ENTER(device);
+    if (status->version != VERSIONED(struct static_memory, 1)) return VERSION_MISMATCH;
+    status->threshold_exceeded = number(device, device->index == 2);
+    return SUCCESS;
+}
+
+struct spare_rows {
+    uint32_t max, high, partial, low, none;
+};
+
+int nvmlDeviceGetRowRemapperHistogram(struct device *device, struct spare_rows *banks) {
+    ENTER(device);
+    banks->max = number(device, 640 - device->index);
+    banks->high = banks->partial = number(device, 1);
+    banks->low = number(device, 3 + device->index);
+    banks->none = number(device, device->index % 2);
+    return SUCCESS;
+}
+
+struct repair {
+    uint32_t version, channel_pending, cluster_pending;
+};
+
+int nvmlDeviceGetRepairStatus(struct device *device, struct repair *repair) {
+    ENTER(device);
+    if (!profile()->is_blackwell) return NOT_SUPPORTED;
+    if (repair->version != VERSIONED(struct repair, 1)) return VERSION_MISMATCH;
+    repair->channel_pending = number(device, device->index % 2);
+    repair->cluster_pending = number(device, device->index / 2 % 2);
+    return SUCCESS;
+}
+
+struct unrepairable {
+    uint32_t version, memory;
+};
+
+int nvmlDeviceGetUnrepairableMemoryFlag_v1(struct device *device, struct unrepairable *flag) {
+    ENTER(device);
+    if (!profile()->is_blackwell) return NOT_SUPPORTED;
+    if (flag->version != VERSIONED(struct unrepairable, 1)) return VERSION_MISMATCH;
+    flag->memory = number(device, device->index == 1);
+    return SUCCESS;
+}
+
+int nvmlDeviceGetCurrPcieLinkGeneration(struct device *device, unsigned int *generation) {
+    ENTER(device);
+    *generation = number(device, profile()->pcie_generation);
+    return SUCCESS;
+}
+
+int nvmlDeviceGetCurrPcieLinkWidth(struct device *device, unsigned int *lanes) {
+    ENTER(device);
+    *lanes = number(device, device->index == 2 ? 8 : 16);
+    return SUCCESS;
+}
+
+struct fabric {
+    uint32_t version;
+    uint8_t cluster[16];
+    int32_t status;
+    uint32_t clique, state, mask;
+    uint8_t summary; /* since version 3 */
+};
+
+enum { FABRIC_V2_BYTES = offsetof(struct fabric, summary) };
+
+int nvmlDeviceGetGpuFabricInfoV(struct device *device, struct fabric *fabric) {
+    ENTER(device);
+    int third = fabric->version == VERSIONED(struct fabric, 3) && profile()->fabric_version >= 3;
+    if (!third && fabric->version != ((uint32_t)FABRIC_V2_BYTES | 2u << 24)) return VERSION_MISMATCH;
+    for (uint32_t i = 0; i < sizeof fabric->cluster; i++) fabric->cluster[i] = (uint8_t)(i + 1);
+    fabric->status = (int32_t)gpu(device)->fabric_status;
+    fabric->clique = number(device, 32766 + device->index / 2);
+    fabric->state = number(device, gpu(device)->fabric_state);
+    fabric->mask = number(device, gpu(device)->fabric_mask);
+    if (third) fabric->summary = (uint8_t)number(device, gpu(device)->fabric_summary);
+    return SUCCESS;
+}
+
+/* Events -------------------------------------------------------------------------------------------------------- */
+
+struct event_set {
+    uint64_t types[MAX_GPUS];
+};
+
+struct event_data {
+    struct device *device;
+    unsigned long long type, data;
+    uint32_t gpu_instance, compute_instance;
+};
+
+int nvmlEventSetCreate(struct event_set **set) {
+    if (!running()) return UNINITIALIZED;
+    *set = calloc(1, sizeof **set);
+    control->sets++;
+    return SUCCESS;
+}
+
+int nvmlEventSetFree(struct event_set *set) {
+    if (!running()) return UNINITIALIZED;
+    if (waiting) control->misused = 1;
+    else free(set);
+    control->sets--;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetSupportedEventTypes(struct device *device, unsigned long long *types) {
+    ENTER(device);
+    *types = profile()->is_blackwell ? 0xFF9Full : 0x39Full;
+    return SUCCESS;
+}
+
+int nvmlDeviceRegisterEvents(struct device *device, unsigned long long types, struct event_set *set) {
+    unsigned long long supported;
+    ENTER(device);
+    nvmlDeviceGetSupportedEventTypes(device, &supported);
+    if (types & ~supported) return NOT_SUPPORTED;
+    set->types[device->index] |= types;
+    return SUCCESS;
+}
+
+static int take_event(const struct event_set *set, struct event_data *data) {
+    if (control->events_taken == control->events_told) return TIMEOUT;
+    volatile struct event *next = &control->events[control->events_taken % EVENTS];
+    if (!(set->types[next->gpu] & next->type)) return TIMEOUT; /* waits for a set that asks for it */
+    *data = (struct event_data){&devices[next->gpu], next->type, next->data, next->gpu_instance, NO_INSTANCE};
+    control->events_taken++;
+    return SUCCESS;
+}
+
+static int look_for_event(const struct event_set *set, struct event_data *data) {
+    if (!running() || control->stale) return UNINITIALIZED;
+    for (uint32_t i = 0; i < MAX_GPUS; i++) {
+        if (set->types[i] && control->gpus[i].lost) return GPU_IS_LOST;
+    }
+    return take_event(set, data);
+}
+
+int nvmlEventSetWait_v2(struct event_set *set, struct event_data *data, unsigned int timeout_ms) {
+    const struct timespec pause = {0, 2000000};
+    int found = TIMEOUT;
+    __atomic_add_fetch(&waiting, 1, __ATOMIC_RELAXED);
+    for (unsigned int waited_ms = 0; found == TIMEOUT && waited_ms <= timeout_ms; waited_ms += 2) {
+        found = look_for_event(set, data);
+        if (found == TIMEOUT) nanosleep(&pause, NULL);
+    }
+    __atomic_sub_fetch(&waiting, 1, __ATOMIC_RELAXED);
+    return found;
+}
+
 /* GPU performance monitoring ------------------------------------------------------------------------------------- */
 
 struct gpm_sample {
@@ -542,5 +830,7 @@ int nvmlGpmMetricsGet(struct gpm_metrics *asked) {
 const uint32_t kvandal_stub_sizes[] = {
     sizeof(struct field_value), sizeof(struct pci_info), sizeof(struct platform_info), sizeof(struct temperature),
     sizeof(struct margin),      sizeof(struct memory),   sizeof(struct process),       sizeof(struct gpm_metric),
-    sizeof(struct gpm_metrics), sizeof(struct control),
+    sizeof(struct gpm_metrics), sizeof(struct static_memory), sizeof(struct spare_rows), sizeof(struct repair),
+    sizeof(struct unrepairable), FABRIC_V2_BYTES, sizeof(struct fabric), sizeof(struct event_data),
+    sizeof(struct control),
 };
