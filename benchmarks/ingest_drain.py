@@ -111,7 +111,9 @@ def _drain(what: str, backlog: Backlog, bootstrap: str, work: Path, *, owned: bo
     with _store(work / f"drain-{owned}") as store, closing(connect(store)) as watcher:
         metrics = IngestMetrics(CollectorRegistry())
         meter = Meter()
-        with closing(IngestProcess(IngestSection(insert_age_s=1), kafka, store, metrics=metrics, owned=owned)) as process:
+        with closing(
+            IngestProcess(IngestSection(insert_age_s=1), kafka, store, metrics=metrics, owned=owned)
+        ) as process:
             stop = Event()
             thread = Thread(target=process.ingest.run, args=(stop,))
             thread.start()
