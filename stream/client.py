@@ -12,6 +12,9 @@ from kafka.errors import KafkaError  # type: ignore[import-untyped]
 from stream.frame import MAX_FRAME_BYTES
 from stream.log import LogUnavailableError
 
+# Who waits for a broker asks again; who was told to stop should not have to wait for the answer.
+_BOOTSTRAP_MS = 3_000
+
 _Made = TypeVar("_Made")
 
 
@@ -71,7 +74,8 @@ def make_consumer(address: KafkaAddress, *, group: str, session_timeout_ms: int 
 
 def _make(client: Callable[..., _Made], address: KafkaAddress, **options: Any) -> _Made:
     with kafka_errors(f"no Kafka broker answers at {address.bootstrap}"):
-        return client(bootstrap_servers=address.bootstrap.split(","), **options, **address.options)
+        servers = address.bootstrap.split(",")
+        return client(bootstrap_servers=servers, bootstrap_timeout_ms=_BOOTSTRAP_MS, **options, **address.options)
 
 
 def _without_topic_creation(client: Any) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class StormError(Exception):
+class StormError(RuntimeError):
     """Too many sources send what cannot be stored: something common to them is wrong."""
 
 
