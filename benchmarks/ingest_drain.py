@@ -62,10 +62,10 @@ def run(*, gpus: int = 4000, seconds: int = 600, ticks: int = 10, kafka: bool = 
         work = Path(folder)
         limit = _insert_ready_blocks(backlog, work)
         with _embedded(work) as bootstrap:
-            drained = [_drain("embedded broker", backlog, bootstrap, work, owned=True)]
+            drained = [_drain("embedded broker", backlog, bootstrap, work, journal=work / "journal")]
         if kafka:
             with KafkaCluster.start(work / "kafka") as cluster:
-                drained.append(_drain("Apache Kafka", backlog, cluster.bootstrap, work, owned=False))
+                drained.append(_drain("Apache Kafka", backlog, cluster.bootstrap, work, journal=None))
     return {
         "rows_per_message": ticks * 4,
         "columns": len(GPU.metrics),
@@ -104,15 +104,15 @@ def _insert_ready_blocks(backlog: Backlog, work: Path) -> Drained:
         return meter.drained("ready-made Native blocks", backlog)
 
 
-def _drain(what: str, backlog: Backlog, bootstrap: str, work: Path, *, owned: bool) -> Drained:
+def _drain(what: str, backlog: Backlog, bootstrap: str, work: Path, *, journal: Path | None) -> Drained:
     address, kafka = KafkaAddress(bootstrap), KafkaSettings(bootstrap=bootstrap)
     ensure_topics(address, replication=1, partitions=2)
     backlog.publish(address)
-    with _store(work / f"drain-{owned}") as store, closing(connect(store)) as watcher:
+    with _store(work / f"drain-{journal is None}") as store, closing(connect(store)) as watcher:
         metrics = IngestMetrics(CollectorRegistry())
         meter = Meter()
         with closing(
-            IngestProcess(IngestSection(insert_age_s=1), kafka, store, metrics=metrics, owned=owned)
+            IngestProcess(IngestSection(insert_age_s=1), kafka, store, metrics=metrics, journal=journal)
         ) as process:
             stop = Event()
             thread = Thread(target=process.ingest.run, args=(stop,))

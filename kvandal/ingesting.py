@@ -1,6 +1,7 @@
 """Composes ingest: in a consumer group against a server, or as the single owner of the embedded engine."""
 
 from contextlib import closing, suppress
+from pathlib import Path
 from threading import Event
 
 from prometheus_client import CollectorRegistry
@@ -34,7 +35,11 @@ def store_address(settings: StoreSettings) -> StoreAddress:
 
 
 class IngestProcess:
-    """An ingest with its clients, ready to run; `close` lets go of them."""
+    """An ingest with its clients, ready to run; `close` lets go of them.
+
+    With a `journal` folder it is the single owner of its store and broker; without, a member of the
+    consumer group.
+    """
 
     def __init__(
         self,
@@ -43,7 +48,7 @@ class IngestProcess:
         store: StoreAddress,
         *,
         metrics: IngestMetrics,
-        owned: bool,
+        journal: Path | None = None,
         fault: Fault | None = None,
     ) -> None:
         address, clock = kafka_address(kafka), SystemClock()
@@ -54,19 +59,19 @@ class IngestProcess:
             [topic.name for topic in INGESTED],
             group=kafka.group,
             clock=clock,
-            owned=owned,
+            owned=journal is not None,
             # The embedded broker tells the wrong end of its log; a new topic id tells that it restarted.
-            bounds_reliable=not owned,
+            bounds_reliable=journal is None,
             session_timeout_ms=section.session_timeout_s * 1000,
         )
         consumer = self._log.consumer
         self.ingest = Ingest(
             self._log,
-            AnnouncedPlans(TablePlans(PlanTable(client)), consumer) if owned else CommittedPlans(consumer),
+            AnnouncedPlans(TablePlans(PlanTable(client), journal), consumer) if journal else CommittedPlans(consumer),
             FaultyWriter(Writer(client), fault) if fault else Writer(client),
             FrameBooks(client),
             DeadLetterPublisher(self._publisher),
-            rules=_rules(section, owned=owned),
+            rules=_rules(section, joined=journal is not None),
             clock=clock,
             metrics=metrics,
             health=SourceHealth(StormRule()),
@@ -89,17 +94,17 @@ def run_ingest(settings: IngestSettings, stop: Event) -> None:
 
     def start() -> IngestProcess:
         store = store_address(settings.store)
-        return IngestProcess(settings.ingest, settings.kafka, store, metrics=metrics, owned=False)
+        return IngestProcess(settings.ingest, settings.kafka, store, metrics=metrics)
 
     with suppress(StoppedError), closing(retry_until_stopped(start, doing="starting", stop=stop)) as process:
         process.ingest.run(stop)
 
 
-def _rules(section: IngestSection, *, owned: bool) -> IngestRules:
+def _rules(section: IngestSection, *, joined: bool) -> IngestRules:
     return IngestRules(
         cut=CutRule(rows=section.insert_rows, age_s=section.insert_age_s),
         time=TimeLimits(behind_s=section.behind_days * 86_400, ahead_s=section.ahead_s),
         raw_days=section.raw_days,
         buffer_bytes=section.buffer_mb << 20,
-        joined=owned,
+        joined=joined,
     )

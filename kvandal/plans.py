@@ -1,19 +1,46 @@
 """Joins stream's plans to storage's table: neither knows the other."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 from uuid import UUID
 
-from storage.books import PlanLine, PlanTable
+import msgspec
+
+from storage.books import PlanLine
+from stream.batch import Record
 from stream.plan import Plan, Range, Standing
+
+
+@dataclass(frozen=True, slots=True)
+class _JournalEntry:
+    """A plan and the records that it will insert."""
+
+    plan: Plan
+    records: Sequence[Record]
+
+
+class PlanLines(Protocol):
+    """What is needed of storage.books.PlanTable."""
+
+    def read(self, topic_id: UUID) -> list[PlanLine]: ...
+
+    def write(self, topic_id: UUID, lines: list[PlanLine]) -> None: ...
 
 
 class TablePlans:
     """A stream.plan.PlanStore in the table `ingest_plan`, for the single owner of a store.
 
-    Nothing fences a second owner: the engine's lock on its data directory keeps it out.
+    Nothing fences a second owner: the engine's lock on its data directory keeps it out. The embedded
+    broker forgets its log when it ends, so a plan's records are also kept in a file, one a topic, in
+    the folder `journal`: after a crash the plan can be finished without its log.
     """
 
-    def __init__(self, table: PlanTable) -> None:
+    def __init__(self, table: PlanLines, journal: Path) -> None:
         self._table = table
+        self._journal = journal
+        journal.mkdir(parents=True, exist_ok=True)
         self._numbers: dict[UUID, int] = {}
 
     def standing(self, topic: str, topic_id: UUID, partitions: frozenset[int]) -> Standing:  # noqa: ARG002 - all of them
@@ -30,7 +57,17 @@ class TablePlans:
         plan = Plan(topic, topic_id, ranges, head.checked_at_ms, head.layouts, head.log_epoch)
         return Standing(positions, plan, head.log_epoch)
 
-    def save(self, plan: Plan) -> None:
+    def orphan(self, topic: str, topic_id: UUID) -> tuple[Plan, Sequence[Record]] | None:
+        path = self._journal_of(topic)
+        if not path.exists():
+            return None
+        entry = msgspec.msgpack.decode(path.read_bytes(), type=_JournalEntry)
+        if entry.plan.topic_id == topic_id:
+            return None  # the log is still there: the plan is replayed from it
+        return entry.plan, entry.records
+
+    def save(self, plan: Plan, records: Sequence[Record]) -> None:
+        self._keep(plan, records)
         number = self._numbers.get(plan.topic_id, 0) + 1
         lines = [
             PlanLine(number, r.partition, r.first, r.end, plan.checked_at_ms, plan.layouts, plan.log_epoch)
@@ -38,6 +75,18 @@ class TablePlans:
         ]
         self._table.write(plan.topic_id, lines)
         self._numbers[plan.topic_id] = number
+
+    def _keep(self, plan: Plan, records: Sequence[Record]) -> None:
+        path = self._journal_of(plan.topic)
+        draft = path.with_suffix(".part")
+        try:
+            draft.write_bytes(msgspec.msgpack.encode(_JournalEntry(plan, records)))
+            draft.replace(path)
+        except OSError as error:
+            raise ConnectionError(f"journal {path} cannot be written: {error.strerror}; free some space") from error
+
+    def _journal_of(self, topic: str) -> Path:
+        return self._journal / f"{topic}.plan"
 
     def done(self, plan: Plan) -> None:
         """Nothing to note: the next plan says that this one was done."""

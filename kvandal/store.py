@@ -76,7 +76,7 @@ def run_store(options: StoreOptions, settings: IngestSettings, stop: Event) -> N
                     settings.kafka,
                     address,
                     metrics=IngestMetrics(registry),
-                    owned=True,
+                    journal=options.data.parent / "journal",
                     fault=options.fault,
                 )
             )

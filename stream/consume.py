@@ -211,8 +211,11 @@ class CommittedPlans:
         pending = plan if plan.ranges[0].end > plan.ranges[0].first else None
         return Standing({number: committed.offset}, pending, plan.log_epoch)
 
-    def save(self, plan: Plan) -> None:
+    def save(self, plan: Plan, records: Sequence[Record]) -> None:  # noqa: ARG002 - the log keeps them
         self._commit(plan.topic, plan.ranges[0].partition, plan.ranges[0].first, encode_note(plan))
+
+    def orphan(self, topic: str, topic_id: UUID) -> None:
+        """Nothing: these brokers keep what was read, until a topic is deleted on purpose."""
 
     def done(self, plan: Plan) -> None:
         (planned,) = plan.ranges
@@ -246,8 +249,11 @@ class AnnouncedPlans:
     def standing(self, topic: str, topic_id: UUID, partitions: frozenset[int]) -> Standing:
         return self._plans.standing(topic, topic_id, partitions)
 
-    def save(self, plan: Plan) -> None:
-        self._plans.save(plan)
+    def save(self, plan: Plan, records: Sequence[Record]) -> None:
+        self._plans.save(plan, records)
+
+    def orphan(self, topic: str, topic_id: UUID) -> tuple[Plan, Sequence[Record]] | None:
+        return self._plans.orphan(topic, topic_id)
 
     def done(self, plan: Plan) -> None:
         self._plans.done(plan)

@@ -129,7 +129,7 @@ class Ingest:
         lost, gained = self._log.take_changes()
         self._close_lanes(lost)
         if gained:
-            self._retry(stop, "opening partitions", lambda: self._open_lanes(gained))
+            self._retry(stop, "opening partitions", lambda: self._open_lanes(gained, stop))
         now_s = self._clock.monotonic_s()
         for partition, arrived in records.items():
             if partition in self._lanes and partition not in gained:
@@ -145,17 +145,18 @@ class Ingest:
         work_waits = any(lane.due(self._rules.cut, now_s) for lane in self._lanes.values())
         return 0.0 if work_waits and self._writing is None else self._rules.poll_s
 
-    def _open_lanes(self, gained: Iterable[Partition]) -> None:
+    def _open_lanes(self, gained: Iterable[Partition], stop: Event) -> None:
         by_lane: dict[tuple[str, int], set[Partition]] = {}
         for partition in gained:
             by_lane.setdefault((partition.topic, -1 if self._rules.joined else partition.number), set()).add(partition)
         for (name, _), partitions in by_lane.items():
-            lane = self._open_lane(name, frozenset(p.number for p in partitions))
+            lane = self._open_lane(name, frozenset(p.number for p in partitions), stop)
             self._lanes.update(dict.fromkeys(partitions, lane))
 
-    def _open_lane(self, name: str, numbers: frozenset[int]) -> Lane:
+    def _open_lane(self, name: str, numbers: frozenset[int], stop: Event) -> Lane:
         """Find out how far the partitions were planned, go back to the last plan and on from there."""
         topic_id = self._log.topic_id(name)
+        self._finish_orphan(name, topic_id, stop)
         standing = self._plans.standing(name, topic_id, numbers)
         positions = {number: standing.positions.get(number, 0) for number in numbers}
         replay, log_epoch = standing.pending, standing.log_epoch
@@ -174,6 +175,20 @@ class Ingest:
             extra={"topic": name, "positions": positions, "replaying": replay is not None, "log_epoch": log_epoch},
         )
         return Lane(self._batcher(name), name, topic_id, positions, replay=replay, log_epoch=log_epoch, seen=seen)
+
+    def _finish_orphan(self, name: str, topic_id: UUID, stop: Event) -> None:
+        """Insert again what was planned from a log that is gone; sources will send those frames anew.
+
+        Without its lines in `frames` they would not be known as stored, though their rows may be.
+        """
+        orphan = self._plans.orphan(name, topic_id)
+        if orphan is None:
+            return
+        plan, records = orphan
+        logger.warning("finishing a plan whose log is gone", extra={"topic": name, "records": len(records)})
+        positions = {planned.partition: planned.first for planned in plan.ranges}
+        seen = self._load_seen(name, plan.topic_id, plan.log_epoch, positions)
+        self._write(self._batcher(name).build(plan, records, seen), stop)
 
     def _seek(self, partition: Partition, positions: dict[int, int], *, gap_allowed: bool) -> None:
         held = self._log.bounds(partition)
@@ -220,7 +235,7 @@ class Ingest:
         plan, records = lane.cut(self._rules.cut, now_s, self._clock.utc_ms())
         try:
             if not replaying:
-                self._retry(stop, "saving the plan", lambda: self._plans.save(plan))
+                self._retry(stop, "saving the plan", lambda: self._plans.save(plan, records))
         except FencedError:
             self._drop(lane)
             return

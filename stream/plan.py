@@ -4,12 +4,15 @@ Whoever takes over after a crash, or from a member that was declared dead, finds
 exactly that range again and inserts it under the same token; ClickHouse drops what it already has.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
 import msgspec
+
+if TYPE_CHECKING:
+    from stream.batch import Record
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -66,8 +69,17 @@ class PlanStore(Protocol):
     def standing(self, topic: str, topic_id: UUID, partitions: frozenset[int]) -> Standing:
         """What is known of these partitions of this very topic; of another topic id, nothing."""
 
-    def save(self, plan: Plan) -> None:
-        """Make the plan durable before its insert. FencedError when this process may not."""
+    def save(self, plan: Plan, records: "Sequence[Record]") -> None:
+        """Make the plan durable before its insert. FencedError when this process may not.
+
+        `records` are the plan's own, for a store that keeps them because the log may forget them.
+        """
+
+    def orphan(self, topic: str, topic_id: UUID) -> "tuple[Plan, Sequence[Record]] | None":
+        """The last plan of an earlier log of this topic, with its records, which can no longer be read there.
+
+        It may or may not have been inserted. None where there is none, or where logs outlive their readers.
+        """
 
     def done(self, plan: Plan) -> None:
         """The plan's rows are in. FencedError when the partition belongs to somebody else now."""

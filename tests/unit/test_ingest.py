@@ -199,7 +199,12 @@ class OwnedPlans:
         positions = {number: r.first if plan is pending else r.end for number, (plan, r) in newest.items()}
         return Standing(positions, pending, last.log_epoch)
 
-    def save(self, plan: Plan) -> None:
+    def orphan(self, topic: str, topic_id: UUID) -> None:
+        assert topic
+        assert topic_id
+
+    def save(self, plan: Plan, records: Sequence[Record]) -> None:
+        assert len(records) >= 1
         self.faults.around("save", lambda: self._write(plan))
 
     def done(self, plan: Plan) -> None:
