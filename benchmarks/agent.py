@@ -38,6 +38,19 @@ while True:
 """
 
 
+# The stub looks for events 500 times a second where a real driver sleeps: its cost is measured to be taken off.
+_EVENTS_ALONE = """
+import time
+from queue import SimpleQueue
+from collectors.nvml_events import EventWatch
+from collectors.nvml_library import load_nvml
+
+watch = EventWatch(load_nvml("stub"), SimpleQueue(), clock=time.time)
+watch.register(load_nvml("stub").nvmlDeviceGetHandleByIndex(0), uuid="GPU")
+time.sleep(3600)
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
     """One process over a measured time at 1 Hz."""
@@ -67,12 +80,15 @@ def run(*, seconds: float = 60.0) -> dict[str, object]:
             agent = _agent_command(Path(folder), broker.bootstrap)
             cost = _measure(agent, environment, seconds)
         bare = _measure([sys.executable, "-c", _BARE_LOOP], environment, seconds)
+        events = _measure([sys.executable, "-c", _EVENTS_ALONE], environment, seconds)
     return {
         "gpus": stub.profile.gpus,
         "interval_s": 1,
         "seconds": seconds,
         "agent": cost.document(),
         "bare_loop_of_the_same_reads": bare.document(),
+        "event_wait_of_the_stub_alone": events.document(),
+        "agent_without_the_stub_ms_per_tick": round((cost.processor_s - events.processor_s) / seconds * 1000, 2),
     }
 
 

@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from threading import Event
 
 from prometheus_client import CollectorRegistry
 
 from catalogue import ResourceKind, resource_id
 from collectors.exposition import AgentMetrics
 from collectors.framer import Framer, FrameRule
-from collectors.runner import SourceRunner, StagedCounters, outgoing_message
+from collectors.runner import SourceRunner, StagedCounters, Wait, outgoing_message
 from collectors.sender import Confirmations, Publisher, Sender
 from collectors.source import Reading, Source
 from collectors.spool import Evicted, Spool, Spooled
@@ -45,13 +46,15 @@ class Agent:
         expose_readings: bool = True,
         confirmations: Confirmations | None = None,
         on_produced: Callable[[Spooled], None] = lambda _: None,
+        wait: Wait = Event.wait,
     ) -> None:
         self._id = resource_id(ResourceKind.AGENT, name)
         self._spool = spool
         self._clock = clock
         self._frames = frames
-        self._epoch_ms = clock.utc_ms()
-        self._metrics = AgentMetrics(registry, spool, readings=expose_readings)
+        self._wait = wait
+        self._epoch_ms = 0
+        self._metrics = AgentMetrics(registry, spool, clock=clock, readings=expose_readings)
         self._runners: list[SourceRunner] = []
         self._sender = Sender(
             spool,
@@ -68,18 +71,34 @@ class Agent:
 
     def start(self, sources: Sequence[ScheduledSource]) -> None:
         """Read the sources at their ticks from now on."""
+        epoch_ms = self._next_epoch_ms()
         for scheduled in sources:
             runner = SourceRunner(
                 scheduled.source,
                 self._spool,
-                Framer(self._frames, epoch_ms=self._epoch_ms, clock=self._clock),
+                Framer(self._frames, epoch_ms=epoch_ms, clock=self._clock),
                 interval_s=scheduled.interval_s,
                 clock=self._clock,
                 metrics=self._metrics,
                 counters=scheduled.counters,
+                wait=self._wait,
             )
             self._runners.append(runner)
             runner.start()
+
+    def stop_reading(self, timeout_s: float) -> None:
+        """Read no more; what waits in memory goes to the spool. `start` may follow, as a new epoch."""
+        for runner in self._runners:
+            runner.ask_to_stop()
+        until_s = self._clock.monotonic_s() + timeout_s
+        for runner in self._runners:
+            runner.stop(max(until_s - self._clock.monotonic_s(), 0.0))
+        self._runners = []
+
+    def judge(self) -> None:
+        """Say in the log which sources have begun or ceased to hang."""
+        for runner in self._runners:
+            runner.judge()
 
     def publish_messages(self, messages: Sequence[Message]) -> None:
         """Spool messages, which overtake readings."""
@@ -101,26 +120,35 @@ class Agent:
 
     def stop(self, *, read_timeout_s: float, drain_timeout_s: float) -> bool:
         """Stop reading, send what is spooled, stop sending; False when something is left in the spool."""
-        for runner in self._runners:
-            runner.stop(read_timeout_s)
+        self.stop_reading(read_timeout_s)
         drained = self._sender.drain(drain_timeout_s)
         self._sender.stop()
         if not drained:
             logger.warning("stopped with values in the spool; the next start sends them")
         return drained
 
-    def _lost_event(self, account: Evicted) -> EventMessage:
+    def _next_epoch_ms(self) -> int:
+        """An epoch of its own for every start: sequences begin again with it."""
+        self._epoch_ms = max(self._clock.utc_ms(), self._epoch_ms + 1)
+        return self._epoch_ms
+
+    def _lost_event(self, gap: Evicted) -> EventMessage:
+        """A gap as an event: its count is rows, or messages where a topic has no rows."""
+        what = f"{gap.rows} rows" if gap.rows else f"{gap.frames} messages"
+        doubt = ", which may have reached the broker" if gap.sent else ""
         return EventMessage(
-            id=f"lost/{account.source:016x}/{account.topic}/{account.first_time}/{self._clock.utc_ms()}",
-            resource=account.source,
-            time_ms=account.last_time * 1000,
+            id=f"lost/{gap.source:016x}/{gap.topic}/{gap.first_time}-{gap.last_time}/{self._clock.utc_ms()}",
+            resource=gap.source,
+            time_ms=gap.last_time * 1000,
             kind="readings_lost",
-            count=max(account.rows, 1),
-            text=f"spool was full: {account.rows} rows of {account.topic} evicted",
+            count=gap.rows or gap.frames,
+            text=f"spool was full: {what} of {gap.topic} evicted{doubt}",
             source=self._id,
             attributes={
-                "first_time_s": str(account.first_time),
-                "last_time_s": str(account.last_time),
-                "frames": str(account.frames),
+                "topic": gap.topic,
+                "first_time_s": str(gap.first_time),
+                "last_time_s": str(gap.last_time),
+                "frames": str(gap.frames),
+                "certain": "no" if gap.sent else "yes",
             },
         )

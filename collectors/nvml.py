@@ -21,7 +21,7 @@ from queue import Empty, SimpleQueue
 
 from msgspec.structs import replace
 
-from catalogue import GPU, GPU_HEALTH, ResourceKind, Table, resource_id
+from catalogue import GPU, GPU_HEALTH, Metric, ResourceKind, Table, resource_id
 from catalogue.gpu import GPU_STATES
 from catalogue.xid import XidClass
 from collectors.bursts import BurstRule, Bursts, Occurrence
@@ -159,6 +159,7 @@ class NvmlSource:
         self._gpus: dict[str, GpuIdentity] = {}  # by UUID, every GPU seen since the start
         self._dark: dict[str, Failure] = {}  # by UUID, or by index before it is known
         self._answering: int | None = None
+        self._timings: Mapping[tuple[str, str], float] = {}
         self._published: dict[int, InventoryMessage] = {}
 
     @property
@@ -168,6 +169,22 @@ class NvmlSource:
     def answering(self) -> int | None:
         """How many GPUs answered in the last tick; None where there is no NVML."""
         return self._answering
+
+    def timings(self) -> Mapping[tuple[str, str], float]:
+        """Seconds that each GPU took at the last tick: the whole `read`, and the `fields` as the driver says."""
+        return self._timings
+
+    def remarks(self) -> Sequence[str]:
+        """Which GPUs are dark, and why."""
+        return [f"GPU {gpu} is dark: {failure.reason}" for gpu, failure in sorted(self._dark.items())]
+
+    def why_absent(self, resource: int, metric: Metric) -> str:
+        """Why a metric of a GPU has no value: the GPU is dark, does not have it, or does not let the agent read it."""
+        for worker in self._workers:
+            if worker.gpu is not None and resource_id(ResourceKind.GPU, worker.gpu.uuid) == resource:
+                dark = self._dark.get(worker.gpu.uuid)
+                return f"dark: {dark.reason}" if dark else worker.reader.why_absent(metric)
+        return ""
 
     def tray(self) -> TrayPlace:
         """The tray that this node is: by chassis and slot where the platform tells, else this machine."""
@@ -203,6 +220,11 @@ class NvmlSource:
             self._answering = None
             raise
         self._answering = len(samples)
+        self._timings = {
+            (uuid, asked): seconds
+            for uuid, sample in samples.items()
+            for asked, seconds in (("read", sample.read_s), ("fields", sample.fields_s))
+        }
         readings = [Reading(self._source, GPU, self._rows(samples, time_s))]
         health = self._health(samples, time_s, until)
         if health is not None:

@@ -1,16 +1,17 @@
 """The fast readings and the identity of one GPU: field ids come from the catalogue, the rest is a list of calls."""
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from ctypes import byref
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
+from time import perf_counter
 from typing import TypeVar
 
-from catalogue import GPU, Kind, units
+from catalogue import GPU, Kind, Metric, units
 from catalogue.gpu import MEBIBYTE, MEGAHERTZ, PERCENT
-from catalogue.origins import GpmMetric, NvmlField
+from catalogue.origins import GpmMetric, NvmlCall, NvmlField
 from collectors.counters import CounterRule
 from collectors.nvml_events import EventWatch
 from collectors.nvml_health import FabricPlace, HealthReader, HealthSample
@@ -36,6 +37,7 @@ ENERGY_CEILING_W = 10_000  # several times what any GPU draws: a faster counter 
 NANOSECONDS_PER_S = 1_000_000_000  # clocks cannot be held down for longer than time passes
 
 MILLI = 1 / 1000
+MICROSECOND_S = 1e-6
 NANOSECOND = Fraction(1, NANOSECONDS_PER_S)
 
 # In which part of the base unit NVML gives fields and GPM metrics (nvml.h); calls are scaled where they are listed.
@@ -234,6 +236,8 @@ class Sample(Answers):
 
     gpu: GpuIdentity = field(kw_only=True)
     counters: dict[str, int] = field(default_factory=dict)
+    read_s: float = 0.0  # that the whole read took
+    fields_s: float = 0.0  # that the driver says the field values took
 
     def take_as(self, name: str, raw: Raw | None) -> None:
         """A value of a field or performance metric, which is known by its metric."""
@@ -282,6 +286,18 @@ class GpuReader:
     def read_health(self, time_s: int) -> HealthSample | Failure:
         """The GPU's slow values."""
         return self._outcome(lambda: self._health.read(self._handle_of_gpu(), time_s))
+
+    def why_absent(self, metric: Metric) -> str:
+        """Why a metric of this GPU is not asked, empty when it is."""
+        names: set[Hashable] = {metric.name}
+        for origin in metric.origins:
+            if isinstance(origin, NvmlField):
+                names |= {origin.id, FIELD_VALUES}
+            elif isinstance(origin, NvmlCall):
+                names.add(origin.function)
+            elif isinstance(origin, GpmMetric):
+                names.add(GPM)
+        return self._questions.why_not(names) or self._health.why_not(names)
 
     def forget(self) -> None:
         """Ask for handle and identity again: the GPU at this index may be another one."""
@@ -343,6 +359,7 @@ class GpuReader:
         return GpuPlace(serial, slot, tray, host, module) if serial.strip("0") else None
 
     def _sample(self, time_s: int, *, follows: bool, watch: EventWatch | None) -> Sample | Failure:
+        started_s = perf_counter()
         sample = Sample(gpu=self._identity())
         self._tell_events_to(watch, sample.gpu)
         questions = self._questions
@@ -355,6 +372,7 @@ class GpuReader:
         questions.attempt(sample, GPM, partial(self._read_gpm, sample, follows=follows))
         if questions.some_refused:
             sample.complete = False
+        sample.read_s = perf_counter() - started_s
         return sample if sample.values or sample.counters else Failure("nothing could be read")
 
     def _tell_events_to(self, watch: EventWatch | None, gpu: GpuIdentity) -> None:
@@ -377,8 +395,11 @@ class GpuReader:
 
     def _read_field_values(self, sample: Sample, asked: Sequence[FieldKey]) -> None:
         answer = self._questions.ask(self._nvml.nvmlDeviceGetFieldValues, self._handle, asked)
-        for number, scope, _, _, value_type, code, union in FIELD_VALUE.iter_unpack(memoryview(answer).cast("B")):
+        for number, scope, _, latency_us, value_type, code, union in FIELD_VALUE.iter_unpack(
+            memoryview(answer).cast("B")
+        ):
             name = FIELDS[number, scope]
+            sample.fields_s += latency_us * MICROSECOND_S
             if code:
                 self._questions.note(sample, name, self._questions.error(code))
             else:

@@ -7,7 +7,7 @@ NVLink fields are read link by link and added up here, so that one link without 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from ctypes import byref
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -183,6 +183,10 @@ class HealthReader:
 
     def forget(self) -> None:
         self._questions.forget()
+
+    def why_not(self, names: Collection[Hashable]) -> str:
+        """Why nothing of that name is asked, empty when it is."""
+        return self._questions.why_not(names)
 
     def fabric_place(self, handle: Handle) -> FabricPlace | None:
         """Where the GPU is in the fabric; None while it has not registered."""

@@ -5,7 +5,7 @@ nvidia-ml-py has no types: its module, its handles and its structures are Any in
 
 import math
 import struct
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -162,6 +162,12 @@ class Questions:
 
     def is_worth(self, name: Hashable) -> bool:
         return name not in self._unsupported and name not in self._refused
+
+    def why_not(self, names: Collection[Hashable]) -> str:
+        """Why nothing of that name is asked, empty when it is."""
+        if not self._unsupported.isdisjoint(names):
+            return "not supported"
+        return "" if self._refused.isdisjoint(names) else "no permission"
 
     def lacks(self, name: Hashable) -> bool:
         return name in self._unsupported

@@ -1,16 +1,17 @@
-"""Runs one source: aligned ticks, timing and verdict; a source that fails never stops another."""
+"""Runs one source: aligned ticks, timing and verdict; a source that fails or hangs never stops another."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from time import perf_counter
 
 from collectors.counters import KeptCounter
-from collectors.exposition import AgentMetrics
+from collectors.exposition import AgentMetrics, SourceState
 from collectors.framer import Framer
-from collectors.source import Reading, Source
+from collectors.source import Reading, Source, TimedSource
 from collectors.spool import Outgoing, Spool, SpoolError
+from collectors.ticks import Ticks
 from stream.clock import Clock
 from stream.messages import EventMessage, InventoryMessage, JobMessage, Message, encode_message
 from stream.topics import EVENTS, INVENTORY, JOBS
@@ -18,9 +19,11 @@ from stream.topics import EVENTS, INVENTORY, JOBS
 logger = logging.getLogger(__name__)
 
 _INVENTORY_S = 600.0  # names and places are said again this often, and when they change
-
-
 _HELD_MESSAGES = 1000  # events that wait in memory while the spool refuses them
+_DEADLINE_TICKS = 3  # without an answer for so many intervals a source counts as down
+
+# Waits so many seconds or until the event is set, and says whether it is: Event.wait, but in tests.
+Wait = Callable[[Event, float], bool]
 
 
 class StagedCounters:
@@ -45,8 +48,9 @@ class StagedCounters:
 class SourceRunner:
     """Reads one source at every tick until stopped, and spools what it gives.
 
-    Ticks are multiples of the interval since 1970 UTC. A tick that comes while the source is still
-    busy is skipped and counted: catching up would stamp old readings with a new time.
+    A tick that comes while the source is still busy is skipped and counted: catching up would stamp old readings with
+    a new time. A source that raises is judged and read again at the next tick; one that does not return is shown as
+    down by its state, whoever asks.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class SourceRunner:
         clock: Clock,
         metrics: AgentMetrics,
         counters: StagedCounters | None = None,
+        wait: Wait = Event.wait,
     ) -> None:
         self._source = source
         self._spool = spool
@@ -67,16 +72,24 @@ class SourceRunner:
         self._clock = clock
         self._metrics = metrics
         self._counters = counters
-        self._up: bool | None = None
+        self._wait = wait
+        self._ticks = Ticks(interval_s, clock, used=_used_before(spool, source.name))
+        self._state = SourceState(source.name, clock.monotonic_s(), deadline_s=_DEADLINE_TICKS * interval_s)
         self._held_messages: list[Outgoing] = []
-        self._last_tick_s = 0
-        self._inventory: Sequence[InventoryMessage] = ()
         self._inventory_due_s = 0.0
+        self._was_up: bool | None = None
+        self._lock = Lock()  # around what is framed: a source that hangs is left behind, its readings are not
+        self._left_behind = False
         self._stop = Event()
         self._thread = Thread(target=self._run, name=f"source-{source.name}", daemon=True)
 
     def start(self) -> None:
+        self._metrics.watch(self._state)
         self._thread.start()
+
+    def ask_to_stop(self) -> None:
+        """Read no more; does not wait."""
+        self._stop.set()
 
     def stop(self, timeout_s: float) -> None:
         """Read no more; what waits in memory goes to the spool. A source that hangs is left behind."""
@@ -84,80 +97,122 @@ class SourceRunner:
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             logger.error("source does not return; leaving it behind", extra={"source": self._source.name})
+            with self._lock:
+                self._left_behind = True
+                self._spool_all((), (), flush=True)
+        else:
+            self._close()
+        self._metrics.forget(self._state)
+
+    def judge(self) -> None:
+        """Say in the log when the source has begun or ceased to hang or fail."""
+        up, why = self._state.verdict(self._clock.monotonic_s())
+        if up is None or up == self._was_up:
             return
-        self._source.close()
-        # A source tells at its end what it still held back, such as the final counts of bursts.
-        self._store(())
+        self._was_up = up
+        if up:
+            logger.info("source answers", extra={"source": self._source.name})
+        else:
+            logger.warning("source fails: %s", why, extra={"source": self._source.name})
 
     def _run(self) -> None:
-        while not self._stop.wait(self._until_next_tick_s()):
-            self._tick(self._clock.utc_ms() // 1000 // self._interval_s * self._interval_s)
-        self._store([], flush=True)
+        while not self._wait(self._stop, self._ticks.wait_s()):
+            self._tick()
+        self._store((), flush=True)
 
-    def _until_next_tick_s(self) -> float:
-        interval_ms = self._interval_s * 1000
-        return (interval_ms - self._clock.utc_ms() % interval_ms) / 1000
+    def _close(self) -> None:
+        try:
+            self._source.close()
+        except Exception as error:
+            logger.warning("source does not close: %s", error, extra={"source": self._source.name})
+        # A source tells at its end what it still held back, such as the final counts of bursts.
+        self._store((), flush=True)
 
-    def _tick(self, time_s: int) -> None:
-        if time_s <= self._last_tick_s:
-            return  # the clock stepped back: two rows of one GPU must not share a second
-        if self._last_tick_s:
-            self._metrics.missed_ticks(self._source.name, (time_s - self._last_tick_s) // self._interval_s - 1)
-        self._last_tick_s = time_s
+    def _tick(self) -> None:
+        tick = self._ticks.next()
+        self._metrics.missed_ticks(self._source.name, busy=tick.busy, clock=tick.clock)
+        if tick.time_s is None:
+            return
         started_s = perf_counter()
-        readings = self._read(time_s)
+        readings = self._read(tick.time_s)
         self._metrics.read_took(self._source.name, perf_counter() - started_s)
+        if isinstance(self._source, TimedSource):
+            self._metrics.timings(self._source.name, self._source.timings())
         self._store(readings)
 
     def _read(self, time_s: int) -> Sequence[Reading]:
         """The seam where a source's failure ends: whatever it raises is its verdict, not our end."""
+        self._state.asked(self._clock.monotonic_s())
         try:
-            readings = self._source.read(time_s)
+            readings = [reading for reading in self._source.read(time_s) if len(reading.rows)]
         except Exception as error:
-            self._judge(up=False, why=str(error) or type(error).__name__)
-            return ()
-        self._judge(up=True)
+            self._state.failed(str(error) or type(error).__name__)
+            readings = []
+        else:
+            self._state.answered(self._clock.monotonic_s())
+        self.judge()
         return readings
 
-    def _judge(self, *, up: bool, why: str = "") -> None:
-        self._metrics.judged(self._source.name, up=up)
-        if up and not self._up:
-            logger.info("source answers", extra={"source": self._source.name})
-        if not up and self._up is not False:  # said once, not at every tick
-            logger.warning("source fails: %s", why, extra={"source": self._source.name})
-        self._up = up
-
     def _store(self, readings: Sequence[Reading], *, flush: bool = False) -> None:
+        messages = self._messages()
+        with self._lock:
+            if not self._left_behind:
+                self._spool_all(readings, messages, flush=flush)
+
+    def _spool_all(self, readings: Sequence[Reading], messages: Sequence[Outgoing], *, flush: bool) -> None:
         frames = list(chain.from_iterable(self._frame(reading) for reading in readings))
         if flush:
             frames += self._framer.flush()
-        messages = [*self._held_messages, *self._messages()]
-        outgoing = [*frames, *messages]
-        counters = self._counters.take() if self._counters and self._framer.is_empty else {}
+        messages = [*self._held_messages, *messages]
+        counters = self._kept() if self._framer.is_empty else {}
         try:
-            if outgoing or counters:
-                self._spool.add(outgoing, counters)
+            if frames or messages or counters:
+                self._metrics.evicted(self._spool.add([*frames, *messages], counters))
             self._held_messages = []
-            self._metrics.latest(readings)
+            self._metrics.latest(readings, interval_s=self._interval_s)
         except SpoolError as error:
             self._held_messages = messages[-_HELD_MESSAGES:]
             self._metrics.lost(frames)
             logger.error("readings lost: %s", error, extra={"frames": len(frames), "rows": sum(f.rows for f in frames)})
 
+    def _kept(self) -> dict[str, KeptCounter]:
+        """Counters, and the ticks that were read, as of the rows that are spooled with them."""
+        counters = self._counters.take() if self._counters else {}
+        used = self._ticks.used
+        return counters | {_ticks_key(self._source.name): KeptCounter(used[1], used[0], used[1])} if used else counters
+
     def _frame(self, reading: Reading) -> Iterator[Outgoing]:
         # A table that is read less often than its source has ticks further apart.
-        return self._framer.add(reading, interval_s=max(self._interval_s, reading.table.cadence_s))
+        try:
+            yield from self._framer.add(reading, interval_s=max(self._interval_s, reading.table.cadence_s))
+        except ValueError as error:  # more rows than a frame holds: this reading is lost, not the source
+            self._state.failed(str(error))
+            self._metrics.lost([Outgoing(reading.table.topic, reading.source, b"", len(reading.rows))])
 
     def _messages(self) -> list[Outgoing]:
-        messages: list[Message] = list(self._source.events())
-        if self._clock.monotonic_s() >= self._inventory_due_s:
-            self._inventory_due_s = self._clock.monotonic_s() + _INVENTORY_S
-            self._inventory = self._source.inventory()
-            messages += self._inventory
+        """What the source tells besides readings; a source that cannot say it is judged like one that cannot read."""
+        try:
+            messages: list[Message] = list(self._source.events())
+            if self._clock.monotonic_s() >= self._inventory_due_s:
+                self._inventory_due_s = self._clock.monotonic_s() + _INVENTORY_S
+                messages += self._source.inventory()
+        except Exception as error:
+            self._state.failed(str(error) or type(error).__name__)
+            return []
         return [outgoing_message(message) for message in messages]
 
 
-def outgoing_message(message: Message) -> Outgoing:
+def outgoing_message(message: EventMessage | InventoryMessage | JobMessage) -> Outgoing:
     """A message on its way to its topic, keyed by its resource."""
     topics = {InventoryMessage: INVENTORY, EventMessage: EVENTS, JobMessage: JOBS}
     return Outgoing(topics[type(message)].name, message.resource, encode_message(message), urgent=True)
+
+
+def _ticks_key(source: str) -> str:
+    return f"ticks/{source}"
+
+
+def _used_before(spool: Spool, source: str) -> tuple[int, int] | None:
+    """First and last second that the source read before a restart; the spool keeps them like a counter."""
+    kept = spool.counter(_ticks_key(source))
+    return (kept.carry, kept.raw) if kept else None

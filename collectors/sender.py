@@ -12,7 +12,7 @@ from typing import Protocol
 
 from collectors.exposition import AgentMetrics
 from collectors.runner import outgoing_message
-from collectors.spool import Evicted, Spool, Spooled, SpoolError
+from collectors.spool import Evicted, Outgoing, Spool, Spooled, SpoolError
 from stream.clock import Clock
 from stream.log import LogUnavailableError
 from stream.messages import EventMessage
@@ -22,8 +22,12 @@ from stream.retry import StoppedError, retry_until_stopped
 logger = logging.getLogger(__name__)
 
 _READ_AHEAD = 500  # values on their way at once: some seconds of a large node, a fraction of one of a site
-_IDLE_S = 0.1
+_READ_AHEAD_BYTES = 16 << 20  # the client keeps a copy of each of them in memory
+_IDLE_S = 0.25  # every wake costs the node some processor; an alarm may wait that long
+_LOOK_S = 0.05
 _CONFIRM_S = 1.0
+_STOP_S = 5.0  # a client may wait a minute for a broker that is away
+_REPORT_LOST_S = 10.0  # a spool that overflows for hours must not fill itself with reports of it
 
 
 class Publisher(Protocol):
@@ -66,9 +70,9 @@ class _Outcome:
 class Sender:
     """Publishes until stopped.
 
-    With `confirmations`, a value leaves the spool when it is stored, not when it is acknowledged:
-    that is for a broker that forgets on restart. After a failure everything still in the spool is
-    sent again; ingest drops what it has.
+    With `confirmations`, a value leaves the spool when it is stored, not when it is acknowledged: that is for a broker
+    that forgets on restart. After a failure what has no answer is sent again, and what comes after it; ingest drops
+    what it has.
     """
 
     def __init__(
@@ -87,14 +91,19 @@ class Sender:
         self._publisher = publisher
         self._clock = clock
         self._confirm_due_s = 0.0
+        self._report_due_s = 0.0
         self._metrics = metrics
         self._report_lost = report_lost
         self._on_produced = on_produced
         self._confirmations = confirmations
         self._retry_max_s = retry_max_s
+        # What is on its way may not make room: half of a small spool stays for what comes.
+        self._most_bytes = min(_READ_AHEAD_BYTES, spool.limit_bytes // 2)
         self._outcomes: SimpleQueue[_Outcome] = SimpleQueue()
-        self._in_flight = 0
+        self._flying: dict[int, tuple[bool, int]] = {}  # by number: urgent or not, and bytes
+        self._flying_bytes = 0
         self._cursor = {True: 0, False: 0}  # by urgency: number of the last value sent
+        self._safe: list[int] = []  # numbers that may leave the spool
         self._produced: set[int] = set()  # numbers counted as produced and not yet removed
         self._acknowledged: defaultdict[tuple[str, int], deque[tuple[int, int]]] = defaultdict(deque)
         self._stop = Event()
@@ -106,16 +115,20 @@ class Sender:
     def drain(self, timeout_s: float) -> bool:
         """Wait until the spool is empty; False when time ran out, and what is left stays for the next start."""
         waited = Event()
-        for _ in range(max(1, round(timeout_s / _IDLE_S))):
+        for _ in range(max(1, round(timeout_s / _LOOK_S))):
             if self._spool.is_empty() or not self._thread.is_alive():
                 break
-            waited.wait(_IDLE_S)
+            waited.wait(_LOOK_S)
         return self._spool.is_empty()
 
     def stop(self) -> None:
+        """Send no more. What has no answer stays in the spool; a client that does not return is left behind."""
         self._stop.set()
-        self._thread.join()
-        self._publisher.close()
+        self._thread.join(_STOP_S)
+        if self._thread.is_alive() or self._flying:
+            self._publisher.renew()
+        else:
+            self._publisher.close()
 
     def _run(self) -> None:
         with suppress(StoppedError):
@@ -130,52 +143,77 @@ class Sender:
 
     def _round(self) -> None:
         """Send what there is to send, and let go of what is safe. LogUnavailableError: start over later."""
-        self._account_for_evicted()
-        sent = self._send(urgent=True) + self._send(urgent=False)
         try:
+            self._let_go()
+            sent = self._send(urgent=True) + self._send(urgent=False)
             self._settle(wait_s=0.0 if sent else _IDLE_S)
             self._confirm()
         except LogUnavailableError:
+            self._metrics.broker_answers(up=False)
             self._start_over()
             raise
 
-    def _account_for_evicted(self) -> None:
-        evicted = self._spool.take_evicted()
-        if evicted:
-            self._metrics.evicted(evicted)
-            logger.error("spool is full: oldest frames evicted", extra={"rows": sum(e.rows for e in evicted)})
-            self._spool.add([outgoing_message(self._report_lost(account)) for account in evicted])
+    def _report_evicted(self) -> None:
+        """Say what had to make room, once somebody listens again: until then the gaps grow together."""
+        now_s = self._clock.monotonic_s()
+        if now_s < self._report_due_s:
+            return
+        self._report_due_s = now_s + _REPORT_LOST_S
+        gaps = self._spool.report_evicted(self._report)
+        if gaps:
+            logger.error("spool was full: oldest frames evicted", extra={"rows": sum(gap.rows for gap in gaps)})
+
+    def _report(self, gap: Evicted) -> Outgoing:
+        return outgoing_message(self._report_lost(gap))
 
     def _send(self, *, urgent: bool) -> int:
-        room = _READ_AHEAD - self._in_flight
-        values = self._spool.oldest(room, urgent=urgent, after=self._cursor[urgent]) if room > 0 else []
-        outcomes = self._outcomes
-        for value in values:
-            self._publisher.publish(
-                value.topic,
-                value.source,
-                value.value,
-                acknowledged=partial(_put_success, outcomes, value),
-                failed=partial(_put_failure, outcomes, value),
-            )
+        room, room_bytes = _READ_AHEAD - len(self._flying), self._most_bytes - self._flying_bytes
+        if room <= 0 or room_bytes <= 0:
+            return 0
+        values = self._spool.take(room, urgent=urgent, after=self._cursor[urgent], most_bytes=room_bytes)
+        for position, value in enumerate(values):
+            try:
+                self._publish(value)
+            except LogUnavailableError:
+                self._spool.release([kept.number for kept in values[position:]], sent=False)
+                raise
+            self._flying[value.number] = urgent, len(value.value)
+            self._flying_bytes += len(value.value)
             self._cursor[urgent] = value.number
-            self._in_flight += 1
         return len(values)
 
+    def _publish(self, value: Spooled) -> None:
+        self._publisher.publish(
+            value.topic,
+            value.source,
+            value.value,
+            acknowledged=partial(_put_success, self._outcomes, value),
+            failed=partial(_put_failure, self._outcomes, value),
+        )
+
     def _settle(self, *, wait_s: float) -> None:
-        """Take in what the broker said about values on their way."""
-        safe = []
-        for outcome in self._arrived(wait_s):
-            self._in_flight -= 1
-            if outcome.error is not None:
-                raise LogUnavailableError(f"publishing to {outcome.sent.topic}: {outcome.error}") from outcome.error
-            self._note_produced(outcome.sent)
+        """Take in what the broker said about values on their way; LogUnavailableError when it refused one."""
+        arrived = list(self._arrived(wait_s))
+        self._keep_account([(outcome.sent, outcome.at) for outcome in arrived if outcome.at is not None])
+        self._let_go()
+        failed = next((outcome for outcome in arrived if outcome.error is not None), None)
+        if failed is not None:
+            raise LogUnavailableError(f"publishing to {failed.sent.topic}: {failed.error}") from failed.error
+        if arrived:
+            self._metrics.broker_answers(up=True)
+            self._report_evicted()
+
+    def _keep_account(self, successes: list[tuple[Spooled, Acknowledged]]) -> None:
+        for sent, at in successes:
+            _, size = self._flying.pop(sent.number)
+            self._flying_bytes -= size
+            self._note_produced(sent)
             if self._confirmations is None:
-                safe.append(outcome.sent.number)
-            elif outcome.at is not None:
-                place = (outcome.sent.topic, outcome.at.partition)
-                self._acknowledged[place].append((outcome.at.offset, outcome.sent.number))
-        self._let_go(safe)
+                self._safe.append(sent.number)
+            else:
+                self._acknowledged[(sent.topic, at.partition)].append((at.offset, sent.number))
+        if self._confirmations is not None:
+            self._spool.release([sent.number for sent, _ in successes], sent=True)
 
     def _arrived(self, wait_s: float) -> Iterator[_Outcome]:
         """Outcomes that are there; waits for the first one."""
@@ -196,27 +234,38 @@ class Sender:
         if self._confirmations is None or now_s < self._confirm_due_s:
             return
         self._confirm_due_s = now_s + _CONFIRM_S
-        if self._confirmations.log_was_renewed():
-            raise LogUnavailableError("the broker has lost its log; sending again what was not stored")
+        # In this order: positions that were asked before the log was found to be the old one belong to it.
         stored = self._confirmations.stored()
-        safe = []
+        if self._confirmations.log_was_renewed():
+            self._acknowledged.clear()
+            self._cursor = {True: 0, False: 0}
+            raise LogUnavailableError("the broker has lost its log; sending again what was not stored")
         for place, waiting in self._acknowledged.items():
             while waiting and waiting[0][0] < stored.get(place, 0):
-                safe.append(waiting.popleft()[1])
-        self._let_go(safe)
+                self._safe.append(waiting.popleft()[1])
+        self._let_go()
 
-    def _let_go(self, numbers: list[int]) -> None:
-        if numbers:
-            self._spool.remove(numbers)
-            self._produced.difference_update(numbers)
+    def _let_go(self) -> None:
+        """Remove what is safe; where the spool refuses, the next round tries again."""
+        if self._safe:
+            self._spool.remove(self._safe)
+            self._produced.difference_update(self._safe)
+            self._safe = []
 
     def _start_over(self) -> None:
-        """Forget what is on its way; late answers go to the old queue, which nobody reads."""
+        """Go back to the oldest value without an answer; late answers go to the old queue, which nobody reads."""
         self._publisher.renew()
-        self._outcomes = SimpleQueue()
-        self._in_flight = 0
-        self._cursor = {True: 0, False: 0}
-        self._acknowledged.clear()
+        answered, self._outcomes = self._outcomes, SimpleQueue()
+        with suppress(Empty):
+            while True:
+                outcome = answered.get_nowait()
+                if outcome.at is not None:
+                    self._keep_account([(outcome.sent, outcome.at)])
+        self._spool.release(self._flying, sent=True)
+        for number, (urgent, _) in self._flying.items():
+            self._cursor[urgent] = min(self._cursor[urgent], number - 1)
+        self._flying = {}
+        self._flying_bytes = 0
 
 
 def _put_success(outcomes: "SimpleQueue[_Outcome]", sent: Spooled, at: Acknowledged) -> None:

@@ -1,10 +1,10 @@
 """The seam between the agent and what it reads: a source only reads and returns rows, or raises."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from catalogue import Table
+from catalogue import Metric, Table
 from stream.messages import EventMessage, InventoryMessage, JobMessage
 from stream.rows import Rows
 
@@ -49,3 +49,22 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let go of the device; safe to call twice."""
+
+
+@runtime_checkable
+class TimedSource(Protocol):
+    """A source that can say how long its devices took; a slow one is often a sick one."""
+
+    def timings(self) -> Mapping[tuple[str, str], float]:
+        """Seconds at the last tick, by device and by what was asked of it."""
+
+
+@runtime_checkable
+class ExplainingSource(Protocol):
+    """A source that knows why something is absent."""
+
+    def remarks(self) -> Sequence[str]:
+        """What could not be read as a whole, in sentences: a device that is dark."""
+
+    def why_absent(self, resource: int, metric: Metric) -> str:
+        """Why a metric of a resource had no value at the last tick; empty when nothing is known."""

@@ -5,21 +5,23 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from typing import Any, ParamSpec, TypeVar
 
 import click
 
 from kvandal import __version__
 from kvandal.logs import set_up_logs
-from kvandal.screen import say
 from kvandal.settings import (
     AgentSettings,
     ClientSettings,
+    DoctorSettings,
     IngestSettings,
     SettingsError,
     load_settings,
     show_settings,
 )
+from kvandal.talk import say
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -170,35 +172,95 @@ def up(*, gpus: int, seed: int, source: str, port: int, data: Path) -> None:
 @_settings_options
 @_kafka_options
 @click.option(
-    "--source", multiple=True, type=click.Choice(["nvml", "host"]), help="What to read. [setting agent.sources]"
+    "--source",
+    multiple=True,
+    type=click.Choice(["nvml", "dcgm", "infiniband", "host"]),
+    help="What to read. [setting agent.sources]",
 )
 @click.option("--spool", help="File in which frames wait for the broker. [setting agent.spool]")
 @click.option("--port", type=click.IntRange(0, 65_535), help="Port of /metrics. [setting agent.metrics_port]")
 @click.option(
     "--until-stored", is_flag=True, help="Keep frames until ingest has stored them: for a broker that forgets."
 )
+@click.option("--once", is_flag=True, help="With --print: read everything once, publish nothing, and end.")
+@click.option("--print", "show", is_flag=True, help="Print what this node gives, and what is absent and why.")
 @click.option("--counts", type=click.Path(path_type=Path), hidden=True, help="Write what was acknowledged, at the end.")
 def agent(
     *, config: Path | None, check_config: bool, broker: str | None, source: tuple[str, ...], spool: str | None,
-    port: int | None, until_stored: bool, counts: Path | None,
+    port: int | None, until_stored: bool, once: bool, show: bool, counts: Path | None,
 ) -> None:  # fmt: skip
     """Read this node and publish what it gives, second by second.
 
     Every frame waits in a spool on disk until the broker has it. /metrics shows the latest
-    readings and the agent's own health.
+    readings and the agent's own health. SIGHUP reloads sources and intervals from the file.
     """
     flags = {
         "kafka.bootstrap": broker, "agent.sources": list(source) or None, "agent.spool": spool,
         "agent.metrics_port": port,
     }  # fmt: skip
+    if once != show:
+        raise click.UsageError("--once and --print go together: they show what this node gives, without publishing it")
     settings = load_settings(AgentSettings, file=config, flags=flags)
     if check_config:
         click.echo(show_settings(settings))
         return
-    from kvandal.reading import run_agent
+    from kvandal.reading import Reload, run_agent
     from kvandal.serving import stop_on_signals
 
-    if not run_agent(settings, stop_on_signals(), until_stored=until_stored, count_file=counts):
+    stop = stop_on_signals()
+    if once:
+        _show_node(settings, stop)
+        return
+    reload = Reload(lambda: load_settings(AgentSettings, file=config, flags=flags))
+    drained = run_agent(settings, stop, until_stored=until_stored, count_file=counts, reload=reload)
+    if until_stored and not drained:  # otherwise what is left waits in the spool, as it should
+        raise SystemExit(1)
+
+
+def _show_node(settings: AgentSettings, stop: Event) -> None:
+    """Print what each source gives; exit 1 when one of them gives nothing."""
+    from kvandal.node_view import view_node
+    from kvandal.reading import make_sources
+
+    works = True
+    for view in view_node(make_sources(settings.agent, None), stop=stop):
+        click.echo(f"{view.name}: " + "\n".join(view.lines) + "\n")
+        works = works and view.works
+    if not works:
+        raise SystemExit(1)
+
+
+@main.command(short_help="Check everything that an agent or ingest needs.")
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file with the settings of an agent or of ingest.")
+@click.option("--only", type=click.Choice(["agent", "ingest"]), help="Leave out what the other one needs.")
+@_kafka_options
+@_store_options
+@click.option("--spool", help="File in which frames wait for the broker. [setting agent.spool]")
+@click.option("--source", multiple=True, type=click.Choice(["nvml", "dcgm", "infiniband", "host"]),
+              help="What is to be read. [setting agent.sources]")  # fmt: skip
+def doctor(*, config: Path | None, only: str | None, broker: str | None, url: str | None, user: str | None,
+           spool: str | None, source: tuple[str, ...]) -> None:  # fmt: skip
+    """Check everything that an agent or ingest needs, one line each, and change nothing.
+
+    Exit 1 when a check failed; a warning is for somebody to judge.
+    """
+    from kvandal.doctor import Verdict, examine
+
+    flags = {
+        "kafka.bootstrap": broker, "store.url": url, "store.user": user, "agent.spool": spool,
+        "agent.sources": list(source) or None,
+    }  # fmt: skip
+    try:
+        settings = load_settings(DoctorSettings, file=config, flags=flags)
+    except SettingsError as error:
+        click.echo(f"{'failed':<13}{'settings':<18}{error}")
+        raise SystemExit(1) from error
+    click.echo(f"{'ok':<13}{'settings':<18}{config or 'no file'}, environment and flags")
+    verdicts = []
+    for finding in examine(settings, agent=only != "ingest", ingest=only != "agent"):
+        click.echo(f"{finding.verdict:<13}{finding.check:<18}{finding.text}")
+        verdicts.append(finding.verdict)
+    if Verdict.FAILED in verdicts:
         raise SystemExit(1)
 
 

@@ -1,26 +1,29 @@
-"""The agent of a real node: NVML and the host itself, until told to stop."""
+"""The agent of a real node: its GPUs and the host itself, until told to stop.
+
+A source's module is imported when the source is wanted: what a node does not have costs it no memory.
+"""
 
 import logging
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from socket import gethostname
 from threading import Event
+from types import FrameType
 
 import msgspec
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 
 from collectors.agent import Agent, ScheduledSource
 from collectors.framer import FrameRule
-from collectors.host import HostSource
-from collectors.kernel_log import KernelLog
-from collectors.nvml import NvmlSource
+from collectors.host import this_machine
 from collectors.runner import StagedCounters
-from collectors.spool import Spool
-from kvandal.ingesting import kafka_address
+from collectors.spool import Spool, Spooled
+from kvandal.addresses import kafka_address
 from kvandal.serving import serve_metrics, tell_parent
-from kvandal.settings import AgentSection, AgentSettings
-from kvandal.tally import ProducedTally
+from kvandal.settings import AgentSection, AgentSettings, SettingsError
+from stream.client import KafkaAddress
 from stream.clock import SystemClock
 from stream.confirm import GroupProgress
 from stream.publish import Publisher
@@ -28,31 +31,64 @@ from stream.retry import StoppedError, retry_until_stopped
 
 logger = logging.getLogger(__name__)
 
-_READ_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 5.0  # for a source under way when the agent stops or reloads
+_LOOK_S = 1.0  # how soon a hanging source is noticed, and SIGHUP heeded
+# What a reload can change; everything else needs a restart.
+_RELOADED = (
+    "sources", "interval_s", "host_interval_s", "infiniband_interval_s", "dcgm_interval_s", "dcgm_url",
+    "health_interval_s", "kernel_log",
+)  # fmt: skip
+
+
+class Reload:
+    """SIGHUP as a wish to `load` the settings again. Made before the agent runs: unhandled it would end us."""
+
+    def __init__(self, load: Callable[[], AgentSettings]) -> None:
+        self._load = load
+        self._wanted = Event()
+        signal.signal(signal.SIGHUP, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the handler's signature
+        self._wanted.set()
+
+    def take(self) -> AgentSettings | None:
+        """The new settings if they were asked for since the last call, and are good."""
+        if not self._wanted.is_set():
+            return None
+        self._wanted.clear()
+        try:
+            return self._load()
+        except (SettingsError, OSError) as error:
+            logger.error("settings not reloaded, the old ones stay: %s", error)
+            return None
 
 
 def run_agent(
-    settings: AgentSettings, stop: Event, *, until_stored: bool = False, count_file: Path | None = None
+    settings: AgentSettings,
+    stop: Event,
+    *,
+    until_stored: bool = False,
+    count_file: Path | None = None,
+    reload: Reload | None = None,
 ) -> bool:
     """Read and publish until `stop`; False when something is left in the spool for the next start.
 
-    Reading does not wait for the broker: frames wait in the spool. With `until_stored` they wait
-    until ingest has stored them. Raises SpoolError and PortTakenError at start.
+    Reading does not wait for the broker: frames wait in the spool. With `until_stored` they wait until ingest has
+    stored them. Raises SpoolError and PortTakenError at start.
     """
-    section, address, tally = settings.agent, kafka_address(settings.kafka), ProducedTally()
-    registry = CollectorRegistry()
+    section, address = settings.agent, kafka_address(settings.kafka)
     with ExitStack() as stack:
         spool = stack.enter_context(closing(Spool(Path(section.spool), limit_bytes=section.spool_mb << 20)))
+        registry = _registry()
         metrics = serve_metrics(registry, host=section.metrics_host, port=section.metrics_port)
         progress = None
         if until_stored:
             try:
-                progress = retry_until_stopped(
-                    lambda: GroupProgress(address, group=settings.kafka.group), doing="starting", stop=stop
-                )
+                progress = stack.enter_context(closing(_progress(address, settings.kafka.group, stop)))
             except StoppedError:
                 return spool.is_empty()
-            stack.enter_context(closing(progress))
+        count, save_count = _tally(count_file)
+        stack.callback(save_count)
         agent = Agent(
             name=gethostname(),
             spool=spool,
@@ -61,37 +97,112 @@ def run_agent(
             registry=registry,
             frames=FrameRule(section.frame_ticks, section.frame_span_s),
             confirmations=progress,
-            on_produced=tally.add if count_file else lambda _: None,
+            on_produced=count,
         )
         agent.start_sending()
-        agent.start(_sources(section, spool))
+        agent.start(make_sources(section, spool))
         tell_parent({"phase": "live", "metrics": f"http://{section.metrics_host}:{metrics.server_port}/metrics"})
-        stop.wait()
-        drained = agent.stop(read_timeout_s=_READ_TIMEOUT_S, drain_timeout_s=section.drain_s)
-    if count_file is not None:
-        count_file.write_bytes(msgspec.json.encode(tally.count()))
-    return drained
+        _look_after(agent, settings, spool, stop, reload)
+        return agent.stop(read_timeout_s=READ_TIMEOUT_S, drain_timeout_s=section.drain_s)
 
 
-def _sources(section: AgentSection, spool: Spool) -> Sequence[ScheduledSource]:
-    """NVML first: where the platform tells the tray's place, the host takes its identity from there."""
-    scheduled = []
-    nvml = None
+def make_sources(section: AgentSection, spool: Spool | None) -> Sequence[ScheduledSource]:
+    """The sources that the settings name; without a spool their counters begin anew.
+
+    NVML comes first: where the platform tells the tray's place, the others take its identity from there.
+    """
+    scheduled: list[ScheduledSource] = []
+    place, gpu_count = this_machine(), _nobody_knows
     if "nvml" in section.sources:
-        counters = StagedCounters(spool)
-        nvml = NvmlSource(
-            counters=counters,
-            health_interval_s=section.health_interval_s,
-            kernel_log=KernelLog(Path(section.kernel_log)),
-        )
+        from collectors.kernel_log import KernelLog
+        from collectors.nvml import NvmlSource
+
+        kept = _counters(spool)
+        log = KernelLog(Path(section.kernel_log))
+        nvml = NvmlSource(counters=kept, health_interval_s=section.health_interval_s, kernel_log=log)
         nvml.inventory()
-        scheduled.append(ScheduledSource(nvml, section.interval_s, counters))
-    if "host" in section.sources:
-        counters = StagedCounters(spool)
-        host = (
-            HostSource(spool=Path(section.spool), counters=counters, place=nvml.tray(), gpu_count=nvml.answering)
-            if nvml
-            else HostSource(spool=Path(section.spool), counters=counters)
+        place, gpu_count = nvml.tray(), nvml.answering
+        scheduled.append(ScheduledSource(nvml, section.interval_s, kept))
+    if "dcgm" in section.sources:
+        from collectors.dcgm import DcgmSource
+
+        kept = _counters(spool)
+        scheduled.append(
+            ScheduledSource(DcgmSource(section.dcgm_url, tray=place, counters=kept), section.dcgm_interval_s, kept)
         )
-        scheduled.append(ScheduledSource(host, section.host_interval_s, counters))
+    if "infiniband" in section.sources:
+        from collectors.infiniband import InfinibandSource
+
+        kept = _counters(spool)
+        scheduled.append(
+            ScheduledSource(InfinibandSource(tray=place, counters=kept), section.infiniband_interval_s, kept)
+        )
+    if "host" in section.sources:
+        from collectors.host import HostSource
+
+        kept = _counters(spool)
+        host = HostSource(spool=Path(section.spool), place=place, counters=kept, gpu_count=gpu_count)
+        scheduled.append(ScheduledSource(host, section.host_interval_s, kept))
     return scheduled
+
+
+def _counters(spool: Spool | None) -> StagedCounters | None:
+    return StagedCounters(spool) if spool is not None else None
+
+
+def _nobody_knows() -> int | None:
+    return None
+
+
+def _registry() -> CollectorRegistry:
+    """A registry with what the process itself costs: its resident memory is what the unit's MemoryMax bounds."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    return registry
+
+
+def _progress(address: KafkaAddress, group: str, stop: Event) -> GroupProgress:
+    return retry_until_stopped(lambda: GroupProgress(address, group=group), doing="starting", stop=stop)
+
+
+def _tally(count_file: Path | None) -> tuple[Callable[[Spooled], None], Callable[[], object]]:
+    """What counts acknowledged frames, and what writes the count in the end."""
+    if count_file is None:
+        return lambda _: None, lambda: None
+    from kvandal.tally import ProducedTally
+
+    tally = ProducedTally()
+    return tally.add, lambda: count_file.write_bytes(msgspec.json.encode(tally.count()))
+
+
+def _look_after(agent: Agent, settings: AgentSettings, spool: Spool, stop: Event, reload: Reload | None) -> None:
+    """Until `stop`: notice sources that hang, and heed SIGHUP."""
+    while not stop.wait(_LOOK_S):
+        agent.judge()
+        wanted = reload.take() if reload else None
+        if wanted is not None:
+            _apply(agent, settings, wanted, spool)
+            settings = wanted
+
+
+def _apply(agent: Agent, old: AgentSettings, new: AgentSettings, spool: Spool) -> None:
+    """Read by the new settings from now on."""
+    changed = _changed(old, new)
+    waiting = [name for name in changed if name.removeprefix("agent.") not in _RELOADED]
+    if waiting:
+        logger.warning("changed settings hold after a restart only", extra={"settings": ", ".join(waiting)})
+    if len(changed) > len(waiting):
+        agent.stop_reading(READ_TIMEOUT_S)
+        agent.start(make_sources(new.agent, spool))
+    logger.info("settings reloaded", extra={"changed": ", ".join(changed) or "nothing"})
+
+
+def _changed(old: AgentSettings, new: AgentSettings) -> list[str]:
+    """The settings that differ, by their names."""
+    return [
+        f"{section}.{key}"
+        for section in old.__struct_fields__
+        for key in getattr(old, section).__struct_fields__
+        if getattr(getattr(old, section), key) != getattr(getattr(new, section), key)
+    ]

@@ -56,9 +56,12 @@ class StoreSettings(_Section, frozen=True, kw_only=True):
 class AgentSection(_Section, frozen=True, kw_only=True):
     """What the agent reads and how it keeps it."""
 
-    sources: tuple[Literal["nvml", "host"], ...] = ("nvml", "host")
+    sources: tuple[Literal["nvml", "dcgm", "infiniband", "host"], ...] = ("nvml", "host")
     interval_s: Seconds = 1
     host_interval_s: Seconds = 10
+    infiniband_interval_s: Seconds = 10
+    dcgm_interval_s: Seconds = 30  # the exporter's own collection interval: to ask more often tells nothing new
+    dcgm_url: str = "http://127.0.0.1:9400/metrics"
     health_interval_s: Seconds = 30  # of ECC, remapping, NVLink errors and the like
     kernel_log: str = "/dev/kmsg"  # second witness of XIDs; reading it needs root or CAP_SYSLOG
     frame_ticks: Annotated[int, msgspec.Meta(ge=1, le=60)] = 10
@@ -68,6 +71,10 @@ class AgentSection(_Section, frozen=True, kw_only=True):
     metrics_port: Port = 9464
     metrics_host: str = "127.0.0.1"
     drain_s: Seconds = 20  # how long a stop waits for the broker
+
+    def __post_init__(self) -> None:
+        if {"nvml", "dcgm"} <= set(self.sources):
+            raise ValueError("nvml and dcgm read the same GPUs; give one of the two in agent.sources")
 
 
 class IngestSection(_Section, frozen=True, kw_only=True):
@@ -106,7 +113,16 @@ class ClientSettings(_Section, frozen=True, kw_only=True):
     store: StoreSettings = StoreSettings()
 
 
-AnySettings = TypeVar("AnySettings", AgentSettings, IngestSettings, ClientSettings)
+class DoctorSettings(_Section, frozen=True, kw_only=True):
+    """What the doctor looks at: the settings file of an agent or of ingest."""
+
+    agent: AgentSection = AgentSection()
+    ingest: IngestSection = IngestSection()
+    kafka: KafkaSettings = KafkaSettings()
+    store: StoreSettings = StoreSettings()
+
+
+AnySettings = TypeVar("AnySettings", AgentSettings, IngestSettings, ClientSettings, DoctorSettings)
 
 
 def load_settings(
@@ -159,13 +175,23 @@ def _from_environment(kind: type[msgspec.Struct], environment: Mapping[str, str]
                 is_list = key.name == "sources"
                 yield f"{section.name}.{key.name}", text.split(",") if is_list else text
             elif key.type is Secret and f"{name}_FILE" in environment:
-                yield f"{section.name}.{key.name}", Path(environment[f"{name}_FILE"]).read_text().strip()
+                yield f"{section.name}.{key.name}", _read_secret(Path(environment[f"{name}_FILE"]), f"{name}_FILE")
+
+
+def _read_secret(file: Path, variable: str) -> str:
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(f"{variable} names {file}, which cannot be read: {reason}; give a readable file") from error
 
 
 def _merge(into: dict[str, Any], values: Mapping[str, object]) -> None:
     for path, value in values.items():
         section, _, key = path.partition(".")
-        into.setdefault(section, {})[key] = value
+        held = into.setdefault(section, {})
+        if isinstance(held, dict):  # anything else is refused below, where the kinds are checked
+            held[key] = value
 
 
 def _to_secret(kind: type, value: object) -> Any:  # noqa: ANN401 - msgspec's hook
