@@ -3,13 +3,16 @@
 import json
 import sys
 
-from benchmarks import ingest_drain
+from benchmarks import agent, ingest_drain
 
 
 def main() -> None:
     quick = "QUICK=1" in sys.argv[1:]
     gpus, seconds = (1000, 300) if quick else (4000, 600)
-    results = {"ingest_drain": [ingest_drain.run(gpus=gpus, seconds=seconds, ticks=ticks) for ticks in (10, 20)]}
+    results = {
+        "agent": agent.run(),
+        "ingest_drain": [ingest_drain.run(gpus=gpus, seconds=seconds, ticks=ticks) for ticks in (10, 20)],
+    }
     sys.stdout.write(json.dumps(results, indent=1) + "\n")
 
 
