@@ -46,7 +46,7 @@ class TablePlans:
     def standing(self, topic: str, topic_id: UUID, partitions: frozenset[int]) -> Standing:  # noqa: ARG002 - all of them
         lines = self._table.read(topic_id)
         if not lines:
-            return Standing({})
+            return Standing({}, known=False)
         newest = max(line.plan for line in lines)
         self._numbers[topic_id] = newest
         pending = [line for line in lines if line.plan == newest]

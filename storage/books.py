@@ -71,6 +71,16 @@ class FrameBooks:
             else:
                 yield from self._pieces(parameters, source, epoch_ms)
 
+    def last_log_epoch(self, topic_id: UUID, partitions: frozenset[int]) -> int | None:
+        """The newest log epoch of which frames of these partitions are known; None when there are none."""
+        with store_errors("reading which frames are known"):
+            rows = self._client.query(
+                "SELECT max(log_epoch) FROM frames "
+                "WHERE topic_id = {topic_id:UUID} AND has({partitions:Array(UInt32)}, partition) HAVING count() > 0",
+                parameters={"topic_id": str(topic_id), "partitions": sorted(partitions)},
+            ).result_rows
+        return int(rows[0][0]) if rows else None
+
     def _pieces(self, parameters: Mapping[str, object], source: int, epoch_ms: int) -> Iterator[StoredTicks]:
         with store_errors("reading which frames are stored"):
             rows = self._client.query(

@@ -200,14 +200,14 @@ class CommittedPlans:
         with kafka_errors("reading the last commit"):
             committed = self._consumer.committed(TopicPartition(topic, number), metadata=True)
         if committed is None:
-            return Standing({})
+            return Standing({}, known=False)
         plan = decode_note(topic, number, committed.offset, committed.metadata or "")
         if plan is None:
             logger.warning("commit without a plan", extra={"topic": topic, "partition": number})
-            return Standing({number: committed.offset})
+            return Standing({number: committed.offset}, known=False)
         if plan.topic_id != topic_id:
             logger.error("topic was made anew: opening a new log epoch", extra={"topic": topic})
-            return Standing({})
+            return Standing({}, known=False)
         pending = plan if plan.ranges[0].end > plan.ranges[0].first else None
         return Standing({number: committed.offset}, pending, plan.log_epoch)
 

@@ -49,6 +49,9 @@ class FrameBooks(Protocol):
     ) -> Iterable[SeenTicks]:
         """Ticks stored from other logs or log epochs, or from this one below `positions`, by partition."""
 
+    def last_log_epoch(self, topic_id: UUID, partitions: frozenset[int]) -> int | None:
+        """The newest log epoch of which frames of these partitions are known; None when there are none."""
+
 
 class DeadLetters(Protocol):
     """Where records go that cannot be stored. ConnectionError: try again."""
@@ -160,6 +163,11 @@ class Ingest:
         standing = self._plans.standing(name, topic_id, numbers)
         positions = {number: standing.positions.get(number, 0) for number in numbers}
         replay, log_epoch = standing.pending, standing.log_epoch
+        last_epoch = None if standing.known else self._books.last_log_epoch(topic_id, numbers)
+        if last_epoch is not None:
+            # The group's commits expired or were deleted. A new epoch makes all that is stored count as seen.
+            logger.error("plans are gone: reading the log again in a new log epoch", extra={"topic": name})
+            log_epoch = last_epoch + 1
         ends = {number: self._end_of(Partition(name, number)) for number in numbers}
         cut = {number: end for number, end in ends.items() if end is not None and positions[number] > end}
         if cut:

@@ -61,6 +61,7 @@ class Standing:
     positions: Mapping[int, int]
     pending: Plan | None = None
     log_epoch: int = 0
+    known: bool = True  # False where no plan was found: the partitions are new, or their plans were forgotten
 
 
 class PlanStore(Protocol):

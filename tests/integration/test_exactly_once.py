@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -33,6 +34,7 @@ from tests.servers.stack import (
     StoreServer,
     assert_minutes_agree,
     fresh_topics,
+    publish,
     start_ingest,
     stored_rows,
     until,
@@ -211,6 +213,24 @@ def test_rows_are_stored_once_though_the_store_is_killed_again_and_again(
     assert "Traceback" not in only.log
 
 
+@pytest.mark.timeout(120)
+def test_rows_are_stored_once_though_the_group_has_lost_its_commits(
+    kafka: str, ingest_address: StoreAddress, store: Client, tmp_path: Path
+) -> None:
+    """Brokers forget a group's commits after a week without members, and people delete or rename groups."""
+    frames = list(islice(Fleet(SEED, sources=4).frames(), 60))
+    for name, first, end in (("before", 0, 40), ("after", 40, 60)):
+        for frame in frames[first:end]:
+            publish(kafka, frame.topic, [frame.value], key=frame.source)
+        with start_ingest(tmp_path, name, kafka, ingest_address, SETTINGS) as ingest:
+            ingest.wait_for(OPENED)
+            until(lambda: records_done(kafka) == end, what=f"{end} records are read and done")  # noqa: B023
+            assert ingest.stop() == 0
+        forget_group(kafka)
+
+    assert_stored_exactly_once(store, frames)
+
+
 # --- the load, and what it must come to
 
 
@@ -272,6 +292,20 @@ def committed_plans(bootstrap: str) -> dict[int, Plan]:
 def pending_plans(bootstrap: str) -> dict[int, Range]:
     ranges = {number: plan.ranges[0] for number, plan in committed_plans(bootstrap).items()}
     return {number: planned for number, planned in ranges.items() if planned.end > planned.first}
+
+
+def records_done(bootstrap: str) -> int:
+    """Records of the GPU topic before the last commits, none of which has a plan pending."""
+    return 0 if pending_plans(bootstrap) else sum(p.ranges[0].end for p in committed_plans(bootstrap).values())
+
+
+def forget_group(bootstrap: str) -> None:
+    admin = make_admin(KafkaAddress(bootstrap))
+    try:
+        admin.delete_groups([GROUP])
+    finally:
+        admin.close()
+    assert committed_plans(bootstrap) == {}
 
 
 def freeze_amid_a_plan(member: Running, bootstrap: str) -> dict[int, Range]:

@@ -275,6 +275,15 @@ class FakeStore:
                     start = int(line["sequence"])
                     yield SeenLine(int(line["source"]), int(line["epoch_ms"]), start, start + int(line["ticks"]))
 
+    def last_log_epoch(self, topic_id: UUID, partitions: frozenset[int]) -> int | None:
+        known = [
+            int(line["log_epoch"])
+            for block in list(self.frames.values())
+            for line in block
+            if line["topic_id"].tobytes() == _stored_uuid(topic_id) and int(line["partition"]) in partitions
+        ]
+        return max(known, default=None)
+
     def _keep(self, held: dict[str, Rows], rows: Rows, token: str) -> None:
         if token in held:
             assert held[token].tobytes() == rows.tobytes(), f"a replay of {token} built other rows"
