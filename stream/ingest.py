@@ -233,12 +233,15 @@ class Ingest:
             self._lanes.pop(partition, None)
 
     def _start_writing(self, pool: ThreadPoolExecutor, stop: Event) -> None:
-        """Plan, build and hand over the next batch of the fullest lane that is due."""
+        """Plan, build and hand over the next batch: of the due lane that has waited longest.
+
+        Not of the fullest: a backlog of GPU frames would keep the few frames of meters waiting for hours.
+        """
         now_s = self._clock.monotonic_s()
         due = [lane for lane in set(self._lanes.values()) if lane.due(self._rules.cut, now_s)]
         if not due or stop.is_set():
             return
-        lane = max(due, key=lambda candidate: candidate.bytes)
+        lane = min(due, key=lambda candidate: candidate.waiting_since_s)
         replaying = lane.replaying
         plan, records = lane.cut(self._rules.cut, now_s, self._clock.utc_ms())
         try:

@@ -60,6 +60,11 @@ class Lane:
     def replaying(self) -> bool:
         return self._replay is not None
 
+    @property
+    def waiting_since_s(self) -> float:
+        """When the oldest record that still waits arrived, or the last one was cut from a lane with more."""
+        return self._oldest_s or 0.0
+
     def offer(self, partition: int, records: Sequence[Record], now_s: float) -> None:
         """Take records in, in order of offset."""
         self._shelves[partition].records.extend(records)
