@@ -326,14 +326,13 @@ def store(*, data: Path, broker: str, port: int, keep_days: int, fault: str | No
 
     settings = load_settings(
         IngestSettings,
-        flags={
-            "kafka.bootstrap": broker,
+        flags={"kafka.bootstrap": broker, "ingest.raw_days": keep_days},
+        defaults={
             "kafka.replication": 1,
             "kafka.partitions": 2,
             "ingest.metrics_port": 0,
             # One owner joins partitions: its inserts may be larger than one partition's.
             "ingest.insert_rows": 200_000,
-            "ingest.raw_days": keep_days,
         },
     )
     options = StoreOptions(

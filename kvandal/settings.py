@@ -131,12 +131,18 @@ def load_settings(
     file: Path | None = None,
     environment: Mapping[str, str] = os.environ,
     flags: Mapping[str, object] = {},
+    defaults: Mapping[str, object] = {},
 ) -> AnySettings:
     """The effective settings. `flags` maps "section.key" to values; None means not given.
 
+    `defaults` are those of one process, where they are not the settings' own.
     Raises SettingsError with one sentence.
     """
-    merged = _read_file(file) if file else {}
+    merged: dict[str, Any] = {}
+    _merge(merged, defaults)
+    for section, values in (_read_file(file) if file else {}).items():
+        given = isinstance(values, dict) and section in merged
+        merged[section] = merged[section] | values if given else values
     _merge(merged, dict(_from_environment(kind, environment)))
     _merge(merged, {key: value for key, value in flags.items() if value is not None})
     try:

@@ -218,8 +218,9 @@ def test_rows_are_stored_once_though_the_group_has_lost_its_commits(
     kafka: str, ingest_address: StoreAddress, store: Client, tmp_path: Path
 ) -> None:
     """Brokers forget a group's commits after a week without members, and people delete or rename groups."""
+    # Six frames of a source are no whole insert: read again with more behind them, they are cut otherwise.
     frames = list(islice(Fleet(SEED, sources=4).frames(), 60))
-    for name, first, end in (("before", 0, 40), ("after", 40, 60)):
+    for name, first, end in (("before", 0, 24), ("after", 24, 60)):
         for frame in frames[first:end]:
             publish(kafka, frame.topic, [frame.value], key=frame.source)
         with start_ingest(tmp_path, name, kafka, ingest_address, SETTINGS) as ingest:
