@@ -431,7 +431,7 @@ def tail(*, topic: str, count: int | None, from_start: bool, broker: str | None)
     TOPIC is a table's name (gpu, tray, rack, cooling, power) or that of a message topic (inventory,
     events, jobs, deadletter).
     """
-    from kvandal.ingesting import kafka_address
+    from kvandal.addresses import kafka_address
     from kvandal.serving import stop_on_signals
     from stream.tail import tail_topic
 
@@ -451,7 +451,7 @@ def topics() -> None:
 @click.option("--replication", type=click.IntRange(1, 5), help="Copies of each topic. [setting kafka.replication]")
 def topics_apply(*, broker: str | None, replication: int | None) -> None:
     """Create the topics that are missing, with the right settings."""
-    from kvandal.ingesting import kafka_address
+    from kvandal.addresses import kafka_address
     from stream.publish import ensure_topics
 
     settings = _client_settings(broker=broker).kafka
@@ -470,7 +470,7 @@ def dead_letters() -> None:
 @_kafka_options
 def dead_letters_list(*, broker: str | None) -> None:
     """List them all: when, from where, and why."""
-    from kvandal.ingesting import kafka_address
+    from kvandal.addresses import kafka_address
     from kvandal.showing import dead_letter_line
     from stream.deadletter import read_dead_letters
 

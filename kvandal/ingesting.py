@@ -6,6 +6,7 @@ from threading import Event
 
 from prometheus_client import CollectorRegistry
 
+from kvandal.addresses import kafka_address
 from kvandal.fault import Fault, FaultyWriter
 from kvandal.plans import TablePlans
 from kvandal.serving import serve_metrics
@@ -14,7 +15,6 @@ from storage.books import FrameBooks, PlanTable
 from storage.client import StoreAddress, connect
 from storage.writer import Writer
 from stream.batch import TimeLimits
-from stream.client import KafkaAddress
 from stream.clock import SystemClock
 from stream.consume import AnnouncedPlans, CommittedPlans, KafkaLog
 from stream.health import SourceHealth, StormRule
@@ -24,10 +24,6 @@ from stream.metrics import IngestMetrics
 from stream.publish import DeadLetterPublisher, Publisher
 from stream.retry import StoppedError, retry_until_stopped
 from stream.topics import INGESTED
-
-
-def kafka_address(settings: KafkaSettings) -> KafkaAddress:
-    return KafkaAddress(settings.bootstrap)
 
 
 def store_address(settings: StoreSettings) -> StoreAddress:

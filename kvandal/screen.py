@@ -1,6 +1,5 @@
 """Progress for people: a bar on a terminal, a line per step elsewhere; always on stderr."""
 
-import sys
 import time
 from types import TracebackType
 from typing import Self
@@ -49,8 +48,3 @@ class TerminalScreen:
     ) -> None:
         self._finish()
         self._progress.stop()
-
-
-def say(text: str) -> None:
-    """A line of talk, on stderr."""
-    sys.stderr.write(text + "\n")

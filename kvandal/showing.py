@@ -9,7 +9,7 @@ import polars as pl
 
 from catalogue import GPU, TRAY, Table
 from kvandal.demo import DemoResult
-from kvandal.screen import say
+from kvandal.talk import say
 from storage.client import StoreAddress, connect
 from stream.deadletter import DeadLetter
 

@@ -15,7 +15,7 @@ from collectors.framer import FrameRule
 from collectors.simulator import SimulatorSource
 from collectors.source import Reading
 from collectors.spool import Spool
-from kvandal.ingesting import kafka_address
+from kvandal.addresses import kafka_address
 from kvandal.serving import tell_parent
 from kvandal.settings import AgentSettings
 from kvandal.tally import ProducedTally

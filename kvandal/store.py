@@ -12,8 +12,9 @@ from threading import Event, Thread
 from prometheus_client import CollectorRegistry
 
 from catalogue import TABLES
+from kvandal.addresses import kafka_address
 from kvandal.fault import Fault
-from kvandal.ingesting import IngestProcess, kafka_address
+from kvandal.ingesting import IngestProcess
 from kvandal.serving import serve_metrics, tell_parent
 from kvandal.settings import IngestSettings
 from storage import schema

@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 
 from kvandal.demo import SourceChoice, choose_source, claim_folder, previous_month_site, simulate_arguments
-from kvandal.screen import TerminalScreen, say
+from kvandal.screen import TerminalScreen
 from kvandal.simulating import SimulatedSite
 from kvandal.stack import Stack, StackOptions
+from kvandal.talk import say
 
 
 @dataclass(frozen=True, slots=True)
