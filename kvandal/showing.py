@@ -83,7 +83,14 @@ def show_frame(frame: pl.DataFrame, form: str) -> None:
     elif form == "json":
         click.echo(frame.write_ndjson(), nl=False)
     else:
-        with pl.Config(tbl_rows=100, tbl_cols=50, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True):
+        with pl.Config(
+            fmt_str_lengths=100,
+            tbl_width_chars=200,
+            tbl_rows=100,
+            tbl_cols=50,
+            tbl_hide_dataframe_shape=True,
+            tbl_hide_column_data_types=True,
+        ):
             click.echo(frame)
             say(f"{len(frame)} rows")
 
