@@ -3,7 +3,7 @@
 import json
 import sys
 
-from benchmarks import agent, ingest_drain
+from benchmarks import agent, gateway, ingest_drain, report_cost, report_sustainability
 
 
 def main() -> None:
@@ -11,6 +11,9 @@ def main() -> None:
     gpus, seconds = (1000, 300) if quick else (4000, 600)
     results = {
         "agent": agent.run(),
+        "gateway": gateway.run(seconds=60.0) if quick else gateway.run(),
+        "report_sustainability": report_sustainability.run(),
+        "report_cost": report_cost.run((1_000,) if quick else report_cost.SIZES),
         "ingest_drain": [ingest_drain.run(gpus=gpus, seconds=seconds, ticks=ticks) for ticks in (10, 20)],
     }
     sys.stdout.write(json.dumps(results, indent=1) + "\n")

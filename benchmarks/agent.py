@@ -21,6 +21,7 @@ from stream.client import KafkaAddress
 from stream.publish import ensure_topics
 from tests.servers.nvml_stub import NvmlStub, Profile, nvml_stub
 
+_UNIT = Path(__file__).resolve().parents[1] / "deploy" / "systemd" / "kvandal-agent.service"
 _WARM_UP_S = 12.0  # the first frame is out, and everything is imported
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -35,19 +36,6 @@ while True:
     now_s = time.time()
     time.sleep(1 - now_s % 1)
     source.read(int(time.time()))
-"""
-
-
-# The stub looks for events 500 times a second where a real driver sleeps: its cost is measured to be taken off.
-_EVENTS_ALONE = """
-import time
-from queue import SimpleQueue
-from collectors.nvml_events import EventWatch
-from collectors.nvml_library import load_nvml
-
-watch = EventWatch(load_nvml("stub"), SimpleQueue(), clock=time.time)
-watch.register(load_nvml("stub").nvmlDeviceGetHandleByIndex(0), uuid="GPU")
-time.sleep(3600)
 """
 
 
@@ -80,21 +68,20 @@ def run(*, seconds: float = 60.0) -> dict[str, object]:
             agent = _agent_command(Path(folder), broker.bootstrap)
             cost = _measure(agent, environment, seconds)
         bare = _measure([sys.executable, "-c", _BARE_LOOP], environment, seconds)
-        events = _measure([sys.executable, "-c", _EVENTS_ALONE], environment, seconds)
     return {
         "gpus": stub.profile.gpus,
         "interval_s": 1,
         "seconds": seconds,
         "agent": cost.document(),
         "bare_loop_of_the_same_reads": bare.document(),
-        "event_wait_of_the_stub_alone": events.document(),
-        "agent_without_the_stub_ms_per_tick": round((cost.processor_s - events.processor_s) / seconds * 1000, 2),
     }
 
 
 def recommended_environment() -> dict[str, str]:
-    """What deploy/systemd/kvandal-agent.service sets: one arena and one thread are enough for a reader."""
-    return {"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    """What the agent's systemd unit sets: one arena and one thread are enough for a reader."""
+    settings = (line.partition("=") for line in _UNIT.read_text().splitlines())
+    pairs = (pair.partition("=") for name, _, value in settings if name == "Environment" for pair in value.split())
+    return {name: value for name, _, value in pairs}
 
 
 def _agent_command(folder: Path, bootstrap: str) -> list[str]:

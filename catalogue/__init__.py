@@ -3,12 +3,13 @@
 from catalogue.layouts import Field, Layout, known_layouts, layout_of
 from catalogue.metrics import Codec, Kind, Metric
 from catalogue.resources import ResourceKind, resource_id
-from catalogue.tables import COOLING, GPU, GPU_HEALTH, PORT, POWER, RACK, TABLES, TRAY, Retention, Table, table
+from catalogue.tables import COOLING, GPU, GPU_HEALTH, POINTS, PORT, POWER, RACK, TABLES, TRAY, Retention, Table, table
 
 __all__ = [
     "COOLING",
     "GPU",
     "GPU_HEALTH",
+    "POINTS",
     "PORT",
     "POWER",
     "RACK",

@@ -1,5 +1,6 @@
 """Metrics of trays, racks, cooling equipment and electrical meters."""
 
+from enum import IntEnum
 from fractions import Fraction
 
 from catalogue import units
@@ -16,8 +17,18 @@ PERMILLE = Fraction(1, 1000)
 MEBIBYTE = Fraction(1 << 20)
 HECTOPASCAL = Fraction(100)
 
+
+class LeakState(IntEnum):
+    """What a leak detector says: in rows, and as the code of every event `leak`, whichever source tells it."""
+
+    DRY = 1
+    WARNING = 2
+    CRITICAL = 3
+    SENSOR_FAULT = 4
+
+
 QUALITY_STATES = ((1, "good"), (2, "held"), (3, "estimated"), (4, "bad"))
-LEAK_STATES = ((1, "dry"), (2, "warning"), (3, "critical"), (4, "sensor fault"))
+LEAK_STATES = tuple((int(state), state.name.lower().replace("_", " ")) for state in LeakState)
 BREAKER_STATES = ((1, "closed"), (2, "open"), (3, "tripped"))
 EQUIPMENT_STATES = ((1, "running"), (2, "standby"), (3, "degraded"), (4, "failed"))
 
@@ -47,14 +58,18 @@ def _gauge(
     )
 
 
-def _temperature(name: str, brief: str, *origins: Origin, extremes: bool = False) -> Metric:
+def _temperature(name: str, brief: str, *origins: Origin, extremes: bool = False, exported: bool = False) -> Metric:
     return _gauge(
-        f"{name}_temperature", units.CELSIUS, I16, CENTIKELVIN, brief, *origins, codec=Codec.SLOW, extremes=extremes
-    )
+        f"{name}_temperature", units.CELSIUS, I16, CENTIKELVIN, brief, *origins, codec=Codec.SLOW, extremes=extremes,
+        exported=exported,
+    )  # fmt: skip
 
 
-def _flow(name: str, brief: str, *origins: Origin, extremes: bool = False) -> Metric:
-    return _gauge(name, units.CUBIC_METRES_PER_SECOND, U32, CENTILITRE_PER_MINUTE, brief, *origins, extremes=extremes)
+def _flow(name: str, brief: str, *origins: Origin, exported: bool = False) -> Metric:
+    return _gauge(
+        name, units.CUBIC_METRES_PER_SECOND, U32, CENTILITRE_PER_MINUTE, brief, *origins, extremes=True,
+        exported=exported,
+    )  # fmt: skip
 
 
 def _amount(
@@ -122,7 +137,7 @@ TRAY = (
         U32,
         Fraction(1, 10),
         "Power draw of the processors",
-        DcgmField(1130, "DCGM_FI_DEV_CPU_POWER_UTIL_CURRENT"),
+        DcgmField(1130, "DCGM_FI_DEV_CPU_POWER_UTIL_CURRENT", "DCGM_FI_DEV_CPU_POWER_WATTS"),
     ),
     _amount(
         "energy",
@@ -273,6 +288,7 @@ RACK = (
         1,
         "Heat that the rack's coolant carries away, as the rack reports it",
         RedfishProperty("CoolantConnector.HeatRemovedkW"),
+        exported=True,
     ),
     _temperature(
         "liquid_supply",
@@ -293,7 +309,7 @@ RACK = (
         "Flow of coolant through the rack",
         RedfishProperty("CoolantConnector.FlowLitersPerMinute"),
         DsxPoint("Rack/RackLiquidFlow"),
-        extremes=True,
+        exported=True,
     ),
     _gauge(
         "liquid_differential_pressure",
@@ -359,7 +375,6 @@ COOLING = (
         "Flow on the facility side",
         RedfishProperty("CoolingUnit.PrimaryCoolantConnectors.FlowLitersPerMinute"),
         DsxPoint("CDU/LiquidFlow [Primary]"),
-        extremes=True,
     ),
     _temperature(
         "secondary_supply",
@@ -367,6 +382,7 @@ COOLING = (
         RedfishProperty("CoolingUnit.SecondaryCoolantConnectors.SupplyTemperatureCelsius"),
         DsxPoint("CDU/LiquidTemperature [Secondary, Supply]"),
         extremes=True,
+        exported=True,
     ),
     _temperature(
         "secondary_return",
@@ -380,7 +396,6 @@ COOLING = (
         "Flow on the rack side",
         RedfishProperty("CoolingUnit.SecondaryCoolantConnectors.FlowLitersPerMinute"),
         DsxPoint("CDU/LiquidFlow [Secondary]"),
-        extremes=True,
     ),
     _gauge(
         "secondary_pressure",
@@ -392,6 +407,7 @@ COOLING = (
         DsxPoint("CDU/LiquidPressure"),
         codec=Codec.SLOW,
         extremes=True,
+        exported=True,
     ),
     _gauge(
         "differential_pressure",
@@ -457,7 +473,7 @@ COOLING = (
         codec=Codec.SLOW,
         exported=True,
     ),
-    _temperature("dew_point", "Dew point of the room air", DsxPoint("Hall/DewPoint")),
+    _temperature("dew_point", "Dew point of the room air", DsxPoint("Hall/DewPoint"), exported=True),
     _state(
         "leak",
         "Worst state of the leak detectors",

@@ -114,7 +114,7 @@ def _memory(name: str, brief: str, part: str, dcgm: DcgmField) -> Metric:
     )
 
 
-def _throttle(name: str, cause: str, field: int, dcgm: DcgmField) -> Metric:
+def _throttle(name: str, cause: str, field: int, *dcgm: DcgmField) -> Metric:
     return Metric(
         name=f"throttled_{name}_seconds",
         unit=units.SECONDS,
@@ -122,7 +122,7 @@ def _throttle(name: str, cause: str, field: int, dcgm: DcgmField) -> Metric:
         stored=U32,
         resolution=MICROSECOND,
         brief=f"Time since the previous tick in which clocks were held down by {cause}",
-        origins=(NvmlField(field), dcgm),
+        origins=(NvmlField(field), *dcgm),
         codec=Codec.SLOW,
     )
 
@@ -132,7 +132,7 @@ METRICS = (
         "power",
         "Instantaneous power draw of the GPU board",
         NvmlField(186),
-        DcgmField(157, "DCGM_FI_DEV_POWER_USAGE_INSTANT"),
+        DcgmField(157, "DCGM_FI_DEV_POWER_USAGE_INSTANT", "DCGM_FI_DEV_BOARD_POWER_RAW_WATTS"),
         extremes=True,
         sketch=True,
         exported=True,
@@ -150,7 +150,7 @@ METRICS = (
         "power_limit",
         "Power limit that the driver enforces",
         NvmlCall("nvmlDeviceGetEnforcedPowerLimit"),
-        DcgmField(164, "DCGM_FI_DEV_ENFORCED_POWER_LIMIT"),
+        DcgmField(164, "DCGM_FI_DEV_ENFORCED_POWER_LIMIT", "DCGM_FI_DEV_BOARD_POWER_LIMIT_ENFORCED_WATTS"),
     ),
     Metric(
         name="energy_joules",
@@ -185,7 +185,7 @@ METRICS = (
         kind=Kind.GAUGE,
         stored=U8,
         brief="Temperature of the high-bandwidth memory",
-        origins=(NvmlField(82), DcgmField(140, "DCGM_FI_DEV_MEMORY_TEMP")),
+        origins=(NvmlField(82), DcgmField(140, "DCGM_FI_DEV_MEMORY_TEMP", "DCGM_FI_DEV_MEMORY_TEMP_CELSIUS")),
         codec=Codec.SLOW,
         extremes=True,
         exported=True,
@@ -217,7 +217,7 @@ METRICS = (
         "utilization",
         "Share of the driver's sampling window with any kernel resident",
         NvmlCall("nvmlDeviceGetUtilizationRates", "gpu"),
-        DcgmField(203, "DCGM_FI_DEV_GPU_UTIL"),
+        DcgmField(203, "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_GPU_UTIL_RATIO"),
     ),
     _utilization(
         "memory_copy_utilization",
@@ -241,13 +241,13 @@ METRICS = (
         "graphics",
         "Share of time with the graphics or compute engine active",
         1,
-        DcgmField(1001, "DCGM_FI_PROF_GR_ENGINE_ACTIVE"),
+        DcgmField(1001, "DCGM_FI_PROF_GR_ENGINE_ACTIVE", "DCGM_FI_PROF_GR_ENGINE_UTIL_RATIO"),
     ),
     _activity(
         "sm",
         "Share of cycles with a warp resident on a streaming multiprocessor",
         2,
-        DcgmField(1002, "DCGM_FI_PROF_SM_ACTIVE"),
+        DcgmField(1002, "DCGM_FI_PROF_SM_ACTIVE", "DCGM_FI_PROF_SM_UTIL_RATIO"),
         extremes=True,
     ),
     Metric(
@@ -257,7 +257,7 @@ METRICS = (
         stored=U16,
         resolution=PERMILLE,
         brief="Warps resident, as a share of the maximum",
-        origins=(GpmMetric(3), DcgmField(1003, "DCGM_FI_PROF_SM_OCCUPANCY")),
+        origins=(GpmMetric(3), DcgmField(1003, "DCGM_FI_PROF_SM_OCCUPANCY", "DCGM_FI_PROF_SM_OCCUPANCY_RATIO")),
     ),
     _activity(
         "tensor",
@@ -267,25 +267,28 @@ METRICS = (
         extremes=True,
     ),
     _activity(
-        "dram", "Share of cycles with device memory transferring", 10, DcgmField(1005, "DCGM_FI_PROF_DRAM_ACTIVE")
+        "dram",
+        "Share of cycles with device memory transferring",
+        10,
+        DcgmField(1005, "DCGM_FI_PROF_DRAM_ACTIVE", "DCGM_FI_PROF_DRAM_UTIL_RATIO"),
     ),
     _activity(
         "fp64",
         "Share of cycles with a double-precision pipe active",
         11,
-        DcgmField(1006, "DCGM_FI_PROF_PIPE_FP64_ACTIVE"),
+        DcgmField(1006, "DCGM_FI_PROF_PIPE_FP64_ACTIVE", "DCGM_FI_PROF_FP64_UTIL_RATIO"),
     ),
     _activity(
         "fp32",
         "Share of cycles with a single-precision pipe active",
         12,
-        DcgmField(1007, "DCGM_FI_PROF_PIPE_FP32_ACTIVE"),
+        DcgmField(1007, "DCGM_FI_PROF_PIPE_FP32_ACTIVE", "DCGM_FI_PROF_FP32_UTIL_RATIO"),
     ),
     _activity(
         "fp16",
         "Share of cycles with a half-precision pipe active",
         13,
-        DcgmField(1008, "DCGM_FI_PROF_PIPE_FP16_ACTIVE"),
+        DcgmField(1008, "DCGM_FI_PROF_PIPE_FP16_ACTIVE", "DCGM_FI_PROF_FP16_UTIL_RATIO"),
     ),
     _link("pcie_transmit", "PCIe traffic from the GPU", GpmMetric(20), DcgmField(1009, "DCGM_FI_PROF_PCIE_TX_BYTES")),
     _link("pcie_receive", "PCIe traffic to the GPU", GpmMetric(21), DcgmField(1010, "DCGM_FI_PROF_PCIE_RX_BYTES")),
@@ -330,8 +333,22 @@ METRICS = (
         states=CLOCK_EVENT_REASONS,
         exported=True,
     ),
-    _throttle("power_cap", "the software power cap", 74, DcgmField(240, "DCGM_FI_DEV_POWER_VIOLATION")),
-    _throttle("sync_boost", "sync boost", 76, DcgmField(242, "DCGM_FI_DEV_SYNC_BOOST_VIOLATION")),
+    _throttle(
+        "power_cap",
+        "the software power cap",
+        74,
+        DcgmField(240, "DCGM_FI_DEV_POWER_VIOLATION"),
+        DcgmField(1420, "DCGM_FI_DEV_CLOCKS_EVENT_REASON_SW_POWER_CAP_NS"),
+    ),
+    _throttle(
+        "sync_boost",
+        "sync boost",
+        76,
+        DcgmField(242, "DCGM_FI_DEV_SYNC_BOOST_VIOLATION"),
+        DcgmField(
+            1421, "DCGM_FI_DEV_CLOCKS_EVENT_REASON_SYNC_BOOST_NS", "DCGM_FI_DEV_CLOCKS_EVENT_REASON_SYNC_BOOST_COUNT_NS"
+        ),
+    ),
     _throttle(
         "software_thermal",
         "software thermal slowdown",
@@ -356,7 +373,10 @@ METRICS = (
         kind=Kind.STATE,
         stored=U8,
         brief="Performance state, 0 fastest to 15 slowest",
-        origins=(NvmlCall("nvmlDeviceGetPerformanceState"), DcgmField(190, "DCGM_FI_DEV_PSTATE")),
+        origins=(
+            NvmlCall("nvmlDeviceGetPerformanceState"),
+            DcgmField(190, "DCGM_FI_DEV_PSTATE", "DCGM_FI_DEV_GPU_PSTATE"),
+        ),
         codec=Codec.STEPPED,
     ),
     Metric(

@@ -20,6 +20,7 @@ class ResourceKind(StrEnum):
     FEEDER = "feeder"
     METER = "meter"
     OFF_TAKER = "off_taker"
+    POINT = "point"  # of a facility device, without a column of its own
     AGENT = "agent"
 
 

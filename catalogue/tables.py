@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from catalogue import facility, gpu, gpu_health, port
+from catalogue import facility, gpu, gpu_health, point, port
 from catalogue.metrics import Kind, Metric
 from catalogue.resources import ResourceKind
 
@@ -79,7 +79,11 @@ POWER = Table(
 
 PORT = Table("port", (ResourceKind.PORT,), "State and counters of each network port", 10, FLEET, port.METRICS)
 
-TABLES = (GPU, GPU_HEALTH, PORT, TRAY, RACK, COOLING, POWER)
+POINTS = Table(
+    "points", (ResourceKind.POINT,), "Facility points without a column of their own", 10, EVIDENCE, point.METRICS
+)
+
+TABLES = (GPU, GPU_HEALTH, PORT, TRAY, RACK, COOLING, POWER, POINTS)
 
 
 def table(name: str) -> Table:

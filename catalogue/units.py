@@ -37,3 +37,5 @@ WATTS = Unit("watts", "W", "watt", "W")
 # What has no unit still says what it is.
 STATE = Unit("state", "", "none", "1")
 REASONS = Unit("reasons", "", "none", "1")
+# A point's unit is not the column's but the row's: see catalogue/point.py.
+OWN_UNIT = Unit("own_unit", "", "none", "1")

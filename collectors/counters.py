@@ -25,7 +25,8 @@ class CounterRule:
     One count of the device is `numerator / denominator` stored steps, and a step is `resolution` of the base unit.
     `modulus` is the number of values of a register that starts again from 0, 0 when it never does. `ceiling_per_s` is
     more counts per second than the device can make, 0 when nothing is known: a faster jump is a fault of the device,
-    not a reading. A register with a modulus should have one, since a restart can look like a wrap.
+    not a reading. A register with a modulus should have one, since a restart can look like a wrap. `most` is how many
+    steps one tick can be stored with, 0 when nothing is known: what is more, after a long dark time, is carried on.
     """
 
     numerator: int
@@ -33,6 +34,7 @@ class CounterRule:
     resolution: Fraction
     modulus: int = 0
     ceiling_per_s: int = 0
+    most: int = 0
 
     @classmethod
     def of(cls, metric: Metric, count: Fraction, *, modulus: int = 0, ceiling_per_s: int = 0) -> Self:
@@ -44,6 +46,7 @@ class CounterRule:
             resolution=metric.resolution,
             modulus=modulus,
             ceiling_per_s=ceiling_per_s,
+            most=metric.stored.highest,
         )
 
     def in_base_unit(self, steps: int) -> float:
@@ -55,9 +58,9 @@ class CounterRule:
 class KeptCounter:
     """What has to be known of a counter's past.
 
-    `raw` is its last reading, `carry` the part of a step that was counted but not yet reported, in 1/denominator of a
-    step. `epoch` names the life of the device's driver in which the counter runs on: after a change of epoch nothing
-    can be said about the difference.
+    `raw` is its last reading, `carry` what was counted but not yet reported, in 1/denominator of a step: less than a
+    step, but for what was more than a tick can be stored with. `epoch` names the life of the device's driver in which
+    the counter runs on: after a change of epoch nothing can be said about the difference.
     """
 
     raw: int
@@ -78,8 +81,11 @@ def advance(
     counted = _counted(rule, kept, raw, time_s=time_s, epoch=epoch)
     if counted is None:
         return KeptCounter(raw, carry, time_s, epoch), None
-    steps, carry = divmod(counted * rule.numerator + carry, rule.denominator)
-    return KeptCounter(raw, carry, time_s, epoch), steps
+    counted = counted * rule.numerator + carry
+    steps = counted // rule.denominator
+    if rule.most:
+        steps = min(steps, rule.most)
+    return KeptCounter(raw, counted - steps * rule.denominator, time_s, epoch), steps
 
 
 def _counted(rule: CounterRule, kept: KeptCounter | None, raw: int, *, time_s: int, epoch: str) -> int | None:

@@ -14,10 +14,10 @@ from catalogue.gpu import GPU_STATES
 from catalogue.xid import judge
 from catalogue.xid import xid as known_xid
 from collectors.counters import CounterStore, ForgetfulStore, KeptCounter
-from collectors.host import TrayPlace, boot_id, this_machine
 from collectors.mapping import ExporterMapping, parse_mapping
 from collectors.prometheus_text import TIMEOUT_S, ExporterPage, ExporterReader, Exposition, Known, Point
 from collectors.source import Reading
+from collectors.tray import TrayPlace, boot_id, this_machine
 from stream.messages import EventMessage, InventoryMessage, JobMessage
 
 URL = "http://127.0.0.1:9400/metrics"  # where dcgm-exporter listens unless it is told otherwise

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from catalogue import GPU, TABLES, Kind, Metric, Table
 from collectors.crosscheck import EnergyCheck
+from collectors.devices import DeviceReport, DeviceState
 from collectors.kernel_clock import ClockState, read_clock_state
 from collectors.source import Reading
 from collectors.spool import Evicted, Outgoing, Spool
@@ -19,6 +20,7 @@ from stream.rows import Rows, in_base_unit, join_rows
 
 _READ_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _STALE_INTERVALS = 3  # a reading that was missed so often is not shown as if it were still so
+_SHOWN_DEVICES = 1000  # of one source: a page of some hundred kilobytes
 _STALE_S = 15.0  # at least: a frame more or less is nothing to an alert
 
 Family = GaugeMetricFamily | CounterMetricFamily
@@ -37,6 +39,9 @@ class SourceState:
 
     def asked(self, now_s: float) -> None:
         self.asked_at_s = now_s
+
+    def returned(self) -> None:
+        self.asked_at_s = None
 
     def answered(self, now_s: float) -> None:
         self.up, self.why, self.answered_at_s, self.asked_at_s = True, "", now_s, None
@@ -87,6 +92,11 @@ class AgentMetrics:
         self._broker_up = Gauge(
             "kvandal_agent_broker_up", "Whether the broker took what was last sent to it.", registry=registry
         )
+        self._topic_blocked = Gauge(
+            "kvandal_agent_topic_blocked",
+            "Whether the topic is set aside because it takes no values, while others do.",
+            ["topic"], registry=registry,
+        )  # fmt: skip
         spool_bytes = Gauge("kvandal_agent_spool_bytes", "Bytes that wait in the spool.", registry=registry)
         spool_bytes.set_function(lambda: spool.size_bytes)
         limit_bytes = Gauge(
@@ -102,12 +112,17 @@ class AgentMetrics:
         """Show it no longer."""
         self._health.states = [kept for kept in self._health.states if kept is not state]
         self._health.timings.pop(state.name, None)
+        self._health.devices.pop(state.name, None)
 
     def read_took(self, source: str, seconds: float) -> None:
         self._read_seconds.labels(source).observe(seconds)
 
     def timings(self, source: str, timings: Mapping[tuple[str, str], float]) -> None:
         self._health.timings[source] = timings
+
+    def devices(self, source: str, reports: Sequence[DeviceReport]) -> None:
+        """How the devices of a source do, as of its last tick."""
+        self._health.devices[source] = reports
 
     def missed_ticks(self, source: str, *, busy: int, clock: int) -> None:
         for reason, count in (("busy", busy), ("clock", clock)):
@@ -118,6 +133,9 @@ class AgentMetrics:
 
     def broker_answers(self, *, up: bool) -> None:
         self._broker_up.set(up)
+
+    def topic_blocked(self, topic: str, *, blocked: bool) -> None:
+        self._topic_blocked.labels(topic).set(blocked)
 
     def lost(self, frames: Iterable[Outgoing]) -> None:
         """Frames that the spool could not take."""
@@ -140,6 +158,7 @@ class _AgentHealth(Collector):
     def __init__(self, clock: Clock, clock_state: Callable[[], ClockState | None]) -> None:
         self.states: list[SourceState] = []
         self.timings: dict[str, Mapping[tuple[str, str], float]] = {}
+        self.devices: dict[str, Sequence[DeviceReport]] = {}
         self._clock = clock
         self._clock_state = clock_state
 
@@ -161,14 +180,37 @@ class _AgentHealth(Collector):
         yield from self._clock_families()
 
     def _device_families(self) -> Iterator[Family]:
+        up = GaugeMetricFamily(
+            "kvandal_agent_device_up", "Whether the device answers as it should.",
+            labels=["source", "device"],
+        )  # fmt: skip
+        doing = GaugeMetricFamily(
+            "kvandal_agent_device_state", "How the device does: 1 for the state that it is in.",
+            labels=["source", "device", "state"],
+        )  # fmt: skip
+        left_out = GaugeMetricFamily(
+            "kvandal_agent_devices_left_out", "Devices of the source that are too many to be shown one by one.",
+            labels=["source"],
+        )  # fmt: skip
         seconds = GaugeMetricFamily(
             "kvandal_agent_device_seconds", "Time that a device took at the last tick, by what was asked of it.",
             labels=["source", "device", "asked"],
         )  # fmt: skip
+        took: dict[tuple[str, str, str], float] = {}
+        for source, reports in list(self.devices.items()):
+            shown, hidden = _shown(reports)
+            left_out.add_metric([source], hidden)
+            for report in shown:
+                if report.state is not DeviceState.UNKNOWN:
+                    up.add_metric([source, report.device], report.state is DeviceState.OK)
+                doing.add_metric([source, report.device, report.state.value], 1)
+                if report.took_s is not None:
+                    took[(source, report.device, "read")] = report.took_s
         for source, timings in list(self.timings.items()):
-            for (device, asked), took_s in timings.items():
-                seconds.add_metric([source, device, asked], took_s)
-        yield seconds
+            took |= {(source, device, asked): took_s for (device, asked), took_s in timings.items()}
+        for labels, took_s in took.items():
+            seconds.add_metric(list(labels), took_s)
+        yield from (up, doing, left_out, seconds)
 
     def _clock_families(self) -> Iterator[Family]:
         state = self._clock_state()
@@ -185,6 +227,13 @@ class _AgentHealth(Collector):
         )
         error.add_metric([], state.max_error_s)
         yield error
+
+
+def _shown(reports: Sequence[DeviceReport]) -> tuple[Sequence[DeviceReport], int]:
+    """The reports to show, those of devices that fail first; and how many are left out."""
+    by_device = {report.device: report for report in reports}  # two lines of one name would void the page
+    ordered = sorted(by_device.values(), key=lambda report: report.state is DeviceState.OK)
+    return ordered[:_SHOWN_DEVICES], max(len(ordered) - _SHOWN_DEVICES, 0)
 
 
 class _LatestReadings(Collector):

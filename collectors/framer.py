@@ -10,6 +10,8 @@ from stream.clock import Clock
 from stream.frame import HEADER_BYTES, MAX_FRAME_BYTES, seal
 from stream.rows import Rows, join_rows
 
+HOUR_S = 3600
+
 
 @dataclass(frozen=True, slots=True)
 class FrameRule:
@@ -28,9 +30,12 @@ class _Open:
     ticks: int = 0
     sequence: int = 0  # of the first tick in `parts`
 
-    @property
-    def bytes(self) -> int:
-        return sum(part.nbytes for part in self.parts)
+    def is_too_large_for(self, rows: Rows) -> bool:
+        return sum(part.nbytes for part in self.parts) + rows.nbytes > MAX_FRAME_BYTES - HEADER_BYTES
+
+    def is_of_another_hour(self, rows: Rows) -> bool:
+        """No frame crosses the hour, so that a period that is audited ends between frames."""
+        return bool(self.parts[0]["time"][0] // HOUR_S != rows["time"][0] // HOUR_S)
 
 
 class Framer:
@@ -51,7 +56,7 @@ class Framer:
         """Take a reading in; yields the frames that it fills."""
         key = (reading.source, reading.table.name)
         frame = self._open.setdefault(key, _Open(reading.table))
-        if frame.bytes + reading.rows.nbytes > MAX_FRAME_BYTES - HEADER_BYTES and frame.ticks:
+        if frame.ticks and (frame.is_too_large_for(reading.rows) or frame.is_of_another_hour(reading.rows)):
             yield self._seal(reading.source, frame)
         frame.parts.append(reading.rows)
         frame.ticks += reading.ticks

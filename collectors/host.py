@@ -4,7 +4,6 @@ What is read is one record, `MachineState`; what follows from it is pure. Disks 
 and then added: a device that appears brings its whole past with it, which must not become this tick's traffic.
 """
 
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -18,11 +17,10 @@ from msgspec.structs import replace
 from catalogue import TRAY, Kind, ResourceKind, resource_id
 from collectors.counters import CounterRule, Counters, CounterStore
 from collectors.source import Reading
+from collectors.tray import TrayPlace, boot_id, this_machine, tray_message
 from stream.messages import EventMessage, InventoryMessage, JobMessage
 from stream.rows import pack
 
-MACHINE_ID = Path("/etc/machine-id")  # machine-id(5)
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # random(4)
 DEVICES = Path("/sys")
 LOOPBACK = "lo"
 
@@ -38,46 +36,6 @@ COUNTERS = {
 }
 # Processor time in units of 10 ms, in which Linux accounts it (USER_HZ).
 PROCESSOR_TIME = CounterRule(numerator=1, denominator=1, resolution=Fraction(1, 100))
-
-
-@dataclass(frozen=True, slots=True)
-class TrayPlace:
-    """Which tray a node is, and in which rack where that is known.
-
-    All sources of one node must agree on it, or the tray is two resources: the agent asks the source that knows best
-    (NVML on racks with platform information) and gives the answer to the others.
-    """
-
-    identity: str
-    name: str
-    rack: str = ""  # the rack's identity
-    attributes: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def resource(self) -> int:
-        return resource_id(ResourceKind.TRAY, self.identity)
-
-    @property
-    def parent(self) -> int:
-        return resource_id(ResourceKind.RACK, self.rack) if self.rack else 0
-
-
-def this_machine(machine_id: Path = MACHINE_ID) -> TrayPlace:
-    """This machine as a tray: its machine id, or its host name where it has none."""
-    name = socket.gethostname()
-    return TrayPlace(identity=_first_line(machine_id) or name, name=name)
-
-
-def boot_id(path: Path = BOOT_ID) -> str:
-    """What names this run of the operating system; empty where it does not tell."""
-    return _first_line(path)
-
-
-def _first_line(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii").partition("\n")[0].strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +87,10 @@ def read_machine(spool: Path, devices: Path = DEVICES) -> MachineState:
 
 
 def _disk_usage(path: Path) -> tuple[int, int] | None:
+    """Used and size of the file system that holds a path, or will hold it."""
+    existing = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
     try:
-        usage = psutil.disk_usage(str(path))
+        usage = psutil.disk_usage(str(existing))
     except OSError:
         return None
     return usage.used, usage.total
@@ -270,20 +230,6 @@ class HostSource:
             known = [delta for delta in deltas if delta is not None]
             sums[name] = sum(known) if known else None
         return sums
-
-
-def tray_message(place: TrayPlace, *, source: int, time_ms: int) -> InventoryMessage:
-    """The inventory message of a tray, as every source of its node publishes it."""
-    return InventoryMessage(
-        resource=place.resource,
-        kind=ResourceKind.TRAY,
-        identity=place.identity,
-        name=place.name,
-        valid_from_ms=time_ms,
-        parent=place.parent,
-        source=source,
-        attributes=dict(place.attributes),
-    )
 
 
 def _facts(state: MachineState) -> dict[str, str]:

@@ -13,14 +13,13 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-from msgspec.structs import replace
-
 from catalogue import PORT, Kind, ResourceKind, resource_id, units
 from catalogue.origins import SysfsFile
 from catalogue.port import PHYSICAL_STATES, PORT_STATES
 from collectors.counters import CounterRule, Counters, CounterStore
-from collectors.host import TrayPlace, boot_id, this_machine
 from collectors.source import Reading, SourceUnavailableError
+from collectors.told import ToldBefore
+from collectors.tray import TrayPlace, boot_id, this_machine
 from stream.messages import EventMessage, InventoryMessage, JobMessage
 from stream.rows import pack
 
@@ -203,7 +202,7 @@ class InfinibandSource:
         self._saturated: set[tuple[str, str]] = set()
         self._twins: set[str] = set()
         self._events: list[EventMessage] = []
-        self._published: dict[int, InventoryMessage] = {}
+        self._told = ToldBefore()
 
     @property
     def name(self) -> str:
@@ -217,7 +216,7 @@ class InfinibandSource:
             except SourceUnavailableError:
                 return ()
         time_ms = int(self._clock() * 1000)
-        return [self._since(self._message(name, port, time_ms)) for name, port in self._known.items()]
+        return [self._told.dated(self._message(name, port, time_ms)) for name, port in self._known.items()]
 
     def read(self, time_s: int) -> Sequence[Reading]:
         found = self._look()
@@ -345,11 +344,3 @@ class InfinibandSource:
             source=self._source,
             attributes={name: fact[:256] for name, fact in port.facts.items() if fact},
         )
-
-    def _since(self, message: InventoryMessage) -> InventoryMessage:
-        """The message with the time since when it has said the same."""
-        before = self._published.get(message.resource)
-        if before is not None and replace(message, valid_from_ms=before.valid_from_ms) == before:
-            return before
-        self._published[message.resource] = message
-        return message

@@ -4,7 +4,6 @@ A mapping is checked as a whole when it is loaded, so that an agent does not sta
 """
 
 import math
-import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +16,7 @@ import msgspec
 
 from catalogue import Kind, Metric, ResourceKind, Table, table
 from collectors.counters import CounterRule
+from collectors.map_file import EntryError, MapFormat, above_zero
 
 MAX_IDENTITY_CHARACTERS = 256  # of an inventory message
 
@@ -189,42 +189,13 @@ class ExporterMapping:
         return {"identity": identity} | {name: fact for name, fact in found.items() if fact}
 
 
-def load_mapping(file: Path) -> ExporterMapping:
-    """The mapping in a TOML file. Raises MappingError with one sentence."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise MappingError(f"mapping {file} cannot be read: {error.strerror}; give an existing file") from error
-    except UnicodeDecodeError as error:
-        raise MappingError(f"mapping {file} is not UTF-8: {error.reason}; save it as such") from error
-    return parse_mapping(text, where=str(file))
-
-
-def parse_mapping(text: str, *, where: str) -> ExporterMapping:
-    """The mapping in `text`; `where` is what errors call it. Raises MappingError with one sentence."""
-    try:
-        found = msgspec.convert(tomllib.loads(text), _MappingFile)
-    except tomllib.TOMLDecodeError as error:
-        raise MappingError(f"mapping {where} is not TOML: {error}") from error
-    except msgspec.ValidationError as error:
-        raise MappingError(f"mapping {where}: {error}; collectors/mappings has complete examples") from error
-    try:
-        return _compile(found)
-    except _EntryError as error:
-        raise MappingError(f"mapping {where}: {error}") from error
-
-
-class _EntryError(Exception):
-    """What is wrong with an entry."""
-
-
 def _compile(file: _MappingFile) -> ExporterMapping:
     rules = tuple(_compile_metric(file, entry) for entry in file.metrics)
     _refuse_rivals(rules)
     try:
         file.title.format_map(dict.fromkeys([*file.attributes, "identity"], ""))
     except (KeyError, ValueError, IndexError, AttributeError) as error:
-        raise _EntryError(f"title {file.title!r} names {error}; use the names in [attributes], or identity") from error
+        raise EntryError(f"title {file.title!r} names {error}; use the names in [attributes], or identity") from error
     return ExporterMapping(
         name=file.name,
         resource=file.resource,
@@ -242,14 +213,27 @@ def _compile(file: _MappingFile) -> ExporterMapping:
     )
 
 
+_FORMAT = MapFormat("mapping", _MappingFile, _compile, "collectors/mappings", MappingError)
+
+
+def load_mapping(file: Path) -> ExporterMapping:
+    """The mapping in a TOML file. Raises MappingError with one sentence."""
+    return _FORMAT.load(file)
+
+
+def parse_mapping(text: str, *, where: str) -> ExporterMapping:
+    """The mapping in `text`; `where` is what errors call it. Raises MappingError with one sentence."""
+    return _FORMAT.parse(text, where=where)
+
+
 def _compile_metric(file: _MappingFile, entry: _MetricEntry) -> MetricRule:
     say = f"metric {entry.table}.{entry.metric} ({entry.families[0]})"
     target, metric = _find(file, entry, say)
-    scale, step = _above_zero(entry.scale, "scale", say), _above_zero(entry.step, "step", say)
+    scale, step = above_zero(entry.scale, "scale", say), above_zero(entry.step, "step", say)
     needed = "counter" if metric.kind in (Kind.DELTA, Kind.REGISTER) else "gauge"
     if entry.kind != needed:
-        raise _EntryError(f'{say} is a {metric.kind}, which needs a {needed}; say kind = "{needed}" if it is one')
-    ceiling = _above_zero(entry.ceiling_per_s, "ceiling_per_s", say) if entry.ceiling_per_s else Fraction(0)
+        raise EntryError(f'{say} is a {metric.kind}, which needs a {needed}; say kind = "{needed}" if it is one')
+    ceiling = above_zero(entry.ceiling_per_s, "ceiling_per_s", say) if entry.ceiling_per_s else Fraction(0)
     return MetricRule(
         families=entry.families,
         table=target,
@@ -275,28 +259,18 @@ def _find(file: _MappingFile, entry: _MetricEntry, say: str) -> tuple[Table, Met
         target = table(entry.table)
         metric = target.metric(entry.metric)
     except KeyError as error:
-        raise _EntryError(f"{say} is not in the catalogue: {error.args[0]}") from error
+        raise EntryError(f"{say} is not in the catalogue: {error.args[0]}") from error
     if file.resource not in target.resources:
         kinds = ", ".join(target.resources)
-        raise _EntryError(f"{say}: table {target.name} has rows of {kinds}, not of {file.resource}; change resource")
+        raise EntryError(f"{say}: table {target.name} has rows of {kinds}, not of {file.resource}; change resource")
     return target, metric
-
-
-def _above_zero(text: str | Number, what: str, say: str) -> Fraction:
-    try:
-        value = Fraction(str(text))
-    except (ValueError, ZeroDivisionError) as error:
-        raise _EntryError(f'{say}: {what} {text!r} is not a number; write 0.001 or "1/1000"') from error
-    if value <= 0:
-        raise _EntryError(f"{say}: {what} is {text}; give one above 0")
-    return value
 
 
 def _sentinels(file: _MappingFile, entry: _MetricEntry, say: str) -> tuple[Sentinel, ...]:
     names = file.blank if entry.blank is None else entry.blank
     unknown = [name for name in names if name not in file.sentinels]
     if unknown:
-        raise _EntryError(f"{say}: there is no sentinel {unknown[0]!r}; write a [sentinels.{unknown[0]}]")
+        raise EntryError(f"{say}: there is no sentinel {unknown[0]!r}; write a [sentinels.{unknown[0]}]")
     return tuple(file.sentinels[name] for name in names)
 
 
@@ -304,7 +278,7 @@ def _states(states: Mapping[str, int], say: str) -> dict[int, int]:
     try:
         return {int(theirs): ours for theirs, ours in states.items()}
     except ValueError as error:
-        raise _EntryError(
+        raise EntryError(
             f"{say}: states has a key that is no whole number ({error}); write them as in 3 = 1"
         ) from error
 
@@ -314,7 +288,7 @@ def _refuse_rivals(rules: Sequence[MetricRule]) -> None:
     seen: set[Metric] = set()
     for rule in rules:
         if rule.metric in seen and rule.counter is None:
-            raise _EntryError(
+            raise EntryError(
                 f"metric {rule.table.name}.{rule.metric.name} has two entries; put {rule.families[0]} into the "
                 "families of the first"
             )

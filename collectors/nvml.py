@@ -19,15 +19,12 @@ from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 
-from msgspec.structs import replace
-
 from catalogue import GPU, GPU_HEALTH, Metric, ResourceKind, Table, resource_id
 from catalogue.gpu import GPU_STATES
 from catalogue.xid import XidClass
 from collectors.bursts import BurstRule, Bursts, Occurrence
 from collectors.counters import Counters, CounterStore
 from collectors.gpu_events import KERNEL, NVML, GpuEvents
-from collectors.host import TrayPlace, boot_id, this_machine, tray_message
 from collectors.kernel_log import KernelLog, PciAddress, XidLine, parse_pci_address
 from collectors.nvml_events import EVENT_KINDS, RECOVERY_ACTION, XID, DeviceEvent, EventKind, EventWatch
 from collectors.nvml_gpu import COUNTERS, Failure, GpuIdentity, GpuReader, Sample
@@ -35,6 +32,8 @@ from collectors.nvml_health import COUNTERS as HEALTH_COUNTERS
 from collectors.nvml_health import HEALTH_STATE, FabricPlace, HealthSample
 from collectors.nvml_library import Nvml, driver_version, load_nvml
 from collectors.source import Reading, SourceUnavailableError
+from collectors.told import ToldBefore
+from collectors.tray import TrayPlace, boot_id, this_machine, tray_message
 from stream.messages import EventMessage, InventoryMessage, JobMessage
 from stream.rows import Rows, pack
 
@@ -147,7 +146,7 @@ class NvmlSource:
         self._rewatch_at_s = 0
         self._deadline_s = deadline_s
         self._retry_s = retry_s
-        self._booted = booted
+        self._boot = booted()  # no process outlives a boot
         self._clock = clock
         self._nvml: Nvml = None
         self._driver = ""
@@ -160,7 +159,7 @@ class NvmlSource:
         self._dark: dict[str, Failure] = {}  # by UUID, or by index before it is known
         self._answering: int | None = None
         self._timings: Mapping[tuple[str, str], float] = {}
-        self._published: dict[int, InventoryMessage] = {}
+        self._told = ToldBefore()
 
     @property
     def name(self) -> str:
@@ -478,7 +477,7 @@ class NvmlSource:
         return values | sums
 
     def _epoch(self) -> str:
-        return f"{self._booted()} {self._driver}"
+        return f"{self._boot} {self._driver}"
 
     # Events
 
@@ -541,7 +540,7 @@ class NvmlSource:
         messages = [_rack_message(tray, source=self._source, time_ms=now_ms)] if tray.rack else []
         messages.append(tray_message(tray, source=self._source, time_ms=now_ms))
         messages.extend(self._gpu_message(gpu, tray, now_ms) for gpu in self._in_order())
-        return [self._since(message) for message in messages]
+        return [self._told.dated(message) for message in messages]
 
     def _gpu_message(self, gpu: GpuIdentity, tray: TrayPlace, time_ms: int) -> InventoryMessage:
         fabric = self._fabric.get(gpu.uuid) or gpu.fabric
@@ -566,14 +565,6 @@ class NvmlSource:
             source=self._source,
             attributes={name: fact for name, fact in facts.items() if fact},
         )
-
-    def _since(self, message: InventoryMessage) -> InventoryMessage:
-        """The message with the time since when it has said the same."""
-        before = self._published.get(message.resource)
-        if before is not None and replace(message, valid_from_ms=before.valid_from_ms) == before:
-            return before
-        self._published[message.resource] = message
-        return message
 
 
 def _rack_message(tray: TrayPlace, *, source: int, time_ms: int) -> InventoryMessage:

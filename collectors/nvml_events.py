@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from catalogue.xid import XidClass
 from collectors.nvml_library import Handle, Nvml
 
-WAIT_MS = 100  # how long a stop waits for the thread at most
+WAIT_MS = 500  # how long a stop waits for the thread at most; every wait that ends costs the node some processor
 XID = 0x8  # nvml.h, nvmlEventTypeXidCriticalError
 RECOVERY_ACTION = 0x8000
 NO_INSTANCE = 0xFFFFFFFF  # nvml.h: the event is of the whole GPU
@@ -95,7 +95,7 @@ class EventWatch:
         with self._registering:
             self._stop.set()
         if self._thread is not None:
-            self._thread.join(5 * WAIT_MS / 1000)
+            self._thread.join(2 * WAIT_MS / 1000)
         if free and not self.is_waiting:
             with suppress(self._nvml.NVMLError):
                 self._nvml.nvmlEventSetFree(self._set)

@@ -22,14 +22,14 @@ from itertools import chain
 from threading import Event, Timer
 from urllib.parse import urlsplit
 
-from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from catalogue import ResourceKind, Table, resource_id
 from collectors.counters import Counters, CounterStore
-from collectors.host import TrayPlace, this_machine
 from collectors.mapping import MAX_IDENTITY_CHARACTERS, ExporterMapping, Labels, MetricRule, Number, Repeats
 from collectors.source import Reading, SourceUnavailableError
+from collectors.told import ToldBefore
+from collectors.tray import TrayPlace, this_machine
 from stream.messages import EventMessage, InventoryMessage, JobMessage
 from stream.rows import pack
 
@@ -123,7 +123,7 @@ def _family_of(line: str, families: Collection[str]) -> str | None:
 def _note_point(line: str, points: list[Point], bad: list[str], *, openmetrics: bool) -> None:
     try:
         points.append(_parse_line(line, openmetrics=openmetrics))
-    except (ValueError, IndexError):  # IndexError: the parser's own, on blank names
+    except (ValueError, IndexError, OverflowError):  # the parser's own: on blank names, on a time stamp of 300 digits
         bad.append(line)
 
 
@@ -488,7 +488,7 @@ class Known:
     def __init__(self, mapping: ExporterMapping, *, source: int) -> None:
         self._mapping = mapping
         self._source = source
-        self._published: dict[int, InventoryMessage] = {}
+        self._told = ToldBefore()
         self.labels: dict[str, Labels] = {}
 
     def see(self, labels: Mapping[str, Labels]) -> None:
@@ -516,11 +516,7 @@ class Known:
             source=self._source,
             attributes={**{name: fact for name, fact in known.items() if name != "identity"}, **facts},
         )
-        before = self._published.get(message.resource)
-        if before is not None and replace(message, valid_from_ms=before.valid_from_ms) == before:
-            return before
-        self._published[message.resource] = message
-        return message
+        return self._told.dated(message)
 
 
 class PrometheusTextSource:

@@ -2,18 +2,23 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from itertools import chain
 from threading import Event, Lock, Thread
 from time import perf_counter
+from typing import TypeVar
+
+from msgspec.structs import replace
 
 from collectors.counters import KeptCounter
 from collectors.exposition import AgentMetrics, SourceState
 from collectors.framer import Framer
-from collectors.source import Reading, Source, TimedSource
+from collectors.source import ChangingSource, DeviceSource, Reading, Source, TimedSource, WakingSource
 from collectors.spool import Outgoing, Spool, SpoolError
 from collectors.ticks import Ticks
 from stream.clock import Clock
-from stream.messages import EventMessage, InventoryMessage, JobMessage, Message, encode_message
+from stream.messages import EventMessage, InventoryMessage, JobMessage, Message, encode_message, message_key
 from stream.topics import EVENTS, INVENTORY, JOBS
 
 logger = logging.getLogger(__name__)
@@ -21,9 +26,14 @@ logger = logging.getLogger(__name__)
 _INVENTORY_S = 600.0  # names and places are said again this often, and when they change
 _HELD_MESSAGES = 1000  # events that wait in memory while the spool refuses them
 _DEADLINE_TICKS = 3  # without an answer for so many intervals a source counts as down
+_WHY_CHARACTERS = 500  # of a failure, in the log and on the doctor's page
+_WAKE_PAUSE_S = 0.05  # between two wakes: a source that calls for ever costs little
 
 # Waits so many seconds or until the event is set, and says whether it is: Event.wait, but in tests.
 Wait = Callable[[Event, float], bool]
+
+Answer = TypeVar("Answer")
+Otherwise = TypeVar("Otherwise")
 
 
 class StagedCounters:
@@ -50,7 +60,8 @@ class SourceRunner:
 
     A tick that comes while the source is still busy is skipped and counted: catching up would stamp old readings with
     a new time. A source that raises is judged and read again at the next tick; one that does not return is shown as
-    down by its state, whoever asks.
+    down by its state, whoever asks. A source that wakes the runner has its events spooled at once, by a thread of their
+    own: no tick is moved.
     """
 
     def __init__(
@@ -66,6 +77,10 @@ class SourceRunner:
         wait: Wait = Event.wait,
     ) -> None:
         self._source = source
+        # Asked once: to look whether a source has a method takes longer than most of the methods do.
+        self._timed = source if isinstance(source, TimedSource) else None
+        self._many = source if isinstance(source, DeviceSource) else None
+        self._changing = source if isinstance(source, ChangingSource) else None
         self._spool = spool
         self._framer = framer
         self._interval_s = interval_s
@@ -77,25 +92,36 @@ class SourceRunner:
         self._state = SourceState(source.name, clock.monotonic_s(), deadline_s=_DEADLINE_TICKS * interval_s)
         self._held_messages: list[Outgoing] = []
         self._inventory_due_s = 0.0
+        self._failure = ""  # the first one since the last verdict
         self._was_up: bool | None = None
         self._lock = Lock()  # around what is framed: a source that hangs is left behind, its readings are not
+        self._events_lock = Lock()  # events are asked for by one thread at a time, and spooled in their order
         self._left_behind = False
         self._stop = Event()
+        self._woken = Event()
         self._thread = Thread(target=self._run, name=f"source-{source.name}", daemon=True)
+        self._waker: Thread | None = None
 
     def start(self) -> None:
         self._metrics.watch(self._state)
+        if isinstance(self._source, WakingSource):
+            self._waker = Thread(target=self._heed_wakes, name=f"wake-{self._source.name}", daemon=True)
+            self._ask(partial(self._source.set_wake, self._woken.set), otherwise=None)
+            self._waker.start()
         self._thread.start()
 
     def ask_to_stop(self) -> None:
         """Read no more; does not wait."""
         self._stop.set()
+        self._woken.set()
 
     def stop(self, timeout_s: float) -> None:
         """Read no more; what waits in memory goes to the spool. A source that hangs is left behind."""
-        self._stop.set()
+        self.ask_to_stop()
         self._thread.join(timeout_s)
-        if self._thread.is_alive():
+        if self._waker is not None:
+            self._waker.join(0.0 if self._thread.is_alive() else timeout_s)
+        if self._thread.is_alive() or (self._waker is not None and self._waker.is_alive()):
             logger.error("source does not return; leaving it behind", extra={"source": self._source.name})
             with self._lock:
                 self._left_behind = True
@@ -120,6 +146,17 @@ class SourceRunner:
             self._tick()
         self._store((), flush=True)
 
+    def _heed_wakes(self) -> None:
+        while not self._stop.is_set():
+            self._woken.wait()
+            self._woken.clear()
+            with self._events_lock:
+                messages = self._outgoing(self._ask(self._events, otherwise=()))
+                with self._lock:
+                    if not self._left_behind:
+                        self._spool_messages(messages)
+            self._stop.wait(_WAKE_PAUSE_S)
+
     def _close(self) -> None:
         try:
             self._source.close()
@@ -133,47 +170,86 @@ class SourceRunner:
         self._metrics.missed_ticks(self._source.name, busy=tick.busy, clock=tick.clock)
         if tick.time_s is None:
             return
-        started_s = perf_counter()
-        readings = self._read(tick.time_s)
-        self._metrics.read_took(self._source.name, perf_counter() - started_s)
-        if isinstance(self._source, TimedSource):
-            self._metrics.timings(self._source.name, self._source.timings())
-        self._store(readings)
-
-    def _read(self, time_s: int) -> Sequence[Reading]:
-        """The seam where a source's failure ends: whatever it raises is its verdict, not our end."""
         self._state.asked(self._clock.monotonic_s())
+        started_s = perf_counter()
+        readings = self._ask(partial(self._read, tick.time_s), otherwise=())
+        self._metrics.read_took(self._source.name, perf_counter() - started_s)
+        self._ask(self._show_devices, otherwise=None)
+        self._store(readings, self._inventory())
+        self._give_verdict()
+
+    def _ask(self, question: Callable[[], Answer], *, otherwise: Otherwise) -> Answer | Otherwise:
+        """The seam where a source's failure ends: whatever it raises is its verdict, not our end."""
         try:
-            readings = [reading for reading in self._source.read(time_s) if len(reading.rows)]
+            return question()
         except Exception as error:
-            self._state.failed(str(error) or type(error).__name__)
-            readings = []
+            self._failed(str(error) or type(error).__name__)
+            return otherwise
+
+    def _failed(self, why: str) -> None:
+        self._failure = self._failure or why[:_WHY_CHARACTERS]
+
+    def _give_verdict(self) -> None:
+        """Once a tick, on all that was asked: a source that can read but not tell its events must not flap."""
+        failure, self._failure = self._failure, ""
+        if failure:
+            self._state.failed(failure)
         else:
             self._state.answered(self._clock.monotonic_s())
         self.judge()
-        return readings
 
-    def _store(self, readings: Sequence[Reading], *, flush: bool = False) -> None:
-        messages = self._messages()
-        with self._lock:
-            if not self._left_behind:
-                self._spool_all(readings, messages, flush=flush)
+    def _read(self, time_s: int) -> Sequence[Reading]:
+        return [reading for reading in self._source.read(time_s) if len(reading.rows)]
+
+    def _events(self) -> Sequence[Message]:
+        return list(self._source.events())
+
+    def _show_devices(self) -> None:
+        if self._left_behind:
+            return
+        if self._timed is not None:
+            self._metrics.timings(self._source.name, self._timed.timings())
+        if self._many is not None:
+            self._metrics.devices(self._source.name, list(self._many.devices()))
+
+    def _store(
+        self, readings: Sequence[Reading], inventory: Sequence[InventoryMessage] = (), *, flush: bool = False
+    ) -> None:
+        with self._events_lock:
+            messages = self._outgoing([*self._ask(self._events, otherwise=()), *inventory])
+            self._state.returned()
+            with self._lock:
+                if not self._left_behind:
+                    self._spool_all(readings, messages, flush=flush)
 
     def _spool_all(self, readings: Sequence[Reading], messages: Sequence[Outgoing], *, flush: bool) -> None:
         frames = list(chain.from_iterable(self._frame(reading) for reading in readings))
         if flush:
             frames += self._framer.flush()
-        messages = [*self._held_messages, *messages]
         counters = self._kept() if self._framer.is_empty else {}
+        try:
+            self._add(frames, messages, counters)
+            self._metrics.latest(readings, interval_s=self._interval_s)
+        except SpoolError as error:
+            self._metrics.lost(frames)
+            logger.error("readings lost: %s", error, extra={"frames": len(frames), "rows": sum(f.rows for f in frames)})
+
+    def _spool_messages(self, messages: Sequence[Outgoing]) -> None:
+        """Between two ticks, so without counters: they belong to rows that are still to come."""
+        with suppress(SpoolError):  # they are held, and the next tick will say that the spool refuses
+            self._add((), messages, {})
+
+    def _add(
+        self, frames: Sequence[Outgoing], messages: Sequence[Outgoing], counters: Mapping[str, KeptCounter]
+    ) -> None:
+        """Spool all of it, or hold the messages for the next time and raise SpoolError."""
+        messages, self._held_messages = [*self._held_messages, *messages], []
         try:
             if frames or messages or counters:
                 self._metrics.evicted(self._spool.add([*frames, *messages], counters))
-            self._held_messages = []
-            self._metrics.latest(readings, interval_s=self._interval_s)
-        except SpoolError as error:
+        except SpoolError:
             self._held_messages = messages[-_HELD_MESSAGES:]
-            self._metrics.lost(frames)
-            logger.error("readings lost: %s", error, extra={"frames": len(frames), "rows": sum(f.rows for f in frames)})
+            raise
 
     def _kept(self) -> dict[str, KeptCounter]:
         """Counters, and the ticks that were read, as of the rows that are spooled with them."""
@@ -186,26 +262,33 @@ class SourceRunner:
         try:
             yield from self._framer.add(reading, interval_s=max(self._interval_s, reading.table.cadence_s))
         except ValueError as error:  # more rows than a frame holds: this reading is lost, not the source
-            self._state.failed(str(error))
+            self._failed(str(error))
             self._metrics.lost([Outgoing(reading.table.topic, reading.source, b"", len(reading.rows))])
 
-    def _messages(self) -> list[Outgoing]:
-        """What the source tells besides readings; a source that cannot say it is judged like one that cannot read."""
-        try:
-            messages: list[Message] = list(self._source.events())
-            if self._clock.monotonic_s() >= self._inventory_due_s:
-                self._inventory_due_s = self._clock.monotonic_s() + _INVENTORY_S
-                messages += self._source.inventory()
-        except Exception as error:
-            self._state.failed(str(error) or type(error).__name__)
-            return []
-        return [outgoing_message(message) for message in messages]
+    def _signed(self, message: InventoryMessage) -> InventoryMessage:
+        """The word with the kind of source that says it: sources are believed by rank where they differ."""
+        return replace(message, attributes={"told_by": self._source.name} | message.attributes)
+
+    def _inventory(self) -> Sequence[InventoryMessage]:
+        """What the source measures, when it is time to say so: also while it could not say it, and when it changed."""
+        now_s = self._clock.monotonic_s()
+        changed = self._changing is not None and self._ask(self._changing.inventory_changed, otherwise=False)
+        if not changed and now_s < self._inventory_due_s:
+            return ()
+        inventory = self._ask(lambda: [self._signed(message) for message in self._source.inventory()], otherwise=())
+        self._inventory_due_s = now_s + _INVENTORY_S if inventory else now_s
+        return inventory
+
+    def _outgoing(self, messages: Sequence[Message]) -> list[Outgoing]:
+        """The messages on their way; one that cannot be written as JSON is the source's failure, and lost alone."""
+        encoded = [self._ask(partial(outgoing_message, message), otherwise=None) for message in messages]
+        return [message for message in encoded if message is not None]
 
 
 def outgoing_message(message: EventMessage | InventoryMessage | JobMessage) -> Outgoing:
-    """A message on its way to its topic, keyed by its resource."""
+    """A message on its way to its topic."""
     topics = {InventoryMessage: INVENTORY, EventMessage: EVENTS, JobMessage: JOBS}
-    return Outgoing(topics[type(message)].name, message.resource, encode_message(message), urgent=True)
+    return Outgoing(topics[type(message)].name, message_key(message), encode_message(message), urgent=True)
 
 
 def _ticks_key(source: str) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from catalogue import COOLING, GPU, POWER, RACK, TRAY, ResourceKind, Table, resource_id
+from catalogue import COOLING, GPU, GPU_HEALTH, PORT, POWER, RACK, TRAY, ResourceKind, Table, resource_id
+from catalogue.facility import LeakState
 from collectors.source import Reading
 from simulation import (
     Columns,
@@ -32,7 +33,8 @@ FACILITY_GATEWAYS = ("cooling", "power")
 class SimulatorSource:
     """Reads a simulation as its agents would: trays for `gpu` and `tray`, gateways for the rest.
 
-    Each tray is one source id, each rack another, and one gateway each sends `cooling` and `power`.
+    Each tray is one source id, of its GPUs, their health and their network ports too; each rack is another, and one
+    gateway each sends `cooling` and `power`.
     A table is due when its cadence divides the tick. Amounts are whole counts of the catalogue whose
     rounding is carried, so that their sums are true; energy that a GPU drew before it went dark is
     reported when it is back. A tray that is off still has rows: its GPUs are dark.
@@ -65,9 +67,12 @@ class SimulatorSource:
         self._simulation.step(max(float(time_s), self._simulation.time_s))
         readings: list[Reading] = []
         if time_s % self._gpu_cadence_s == 0:
-            readings += self._gpu_readings([time_s], [self._read_gpus()])
+            readings += self._of_trays(GPU, [time_s], [self._read_gpus()])
+        if time_s % GPU_HEALTH.cadence_s == 0:
+            readings += self._of_trays(GPU_HEALTH, [time_s], [self._simulation.read_health()])
         if time_s % self._facility_cadence_s == 0:
-            readings += self._tray_readings([time_s], [self._read_trays()])
+            readings += self._of_trays(PORT, [time_s], [self._simulation.read_ports()])
+            readings += self._of_trays(TRAY, [time_s], [self._read_trays()])
             readings += self._facility_readings([time_s], [self._simulation.facility()])
         return readings
 
@@ -78,18 +83,21 @@ class SimulatorSource:
         gpu_tick_s: int = 300,
         facility_tick_s: int = 60,
         ticks_per_frame: int = 60,
+        slow_tick_s: int = 3600,
     ) -> Iterator[Sequence[Reading]]:
         """Readings of start_s <= time < end_s, chunk by chunk in order of time.
 
-        GPUs and trays are read every `gpu_tick_s`, a multiple of `facility_tick_s`, the rest every
-        `facility_tick_s`. A Reading has at most `ticks_per_frame` ticks, and fewer on a large site.
+        GPUs and trays are read every `gpu_tick_s`, health and network ports every `slow_tick_s`, both multiples of
+        `facility_tick_s`, and the rest every `facility_tick_s`. A Reading has at most `ticks_per_frame` ticks, and
+        fewer on a large site.
         """
-        if gpu_tick_s % facility_tick_s or start_s % gpu_tick_s:
+        if gpu_tick_s % facility_tick_s or slow_tick_s % facility_tick_s or start_s % gpu_tick_s:
             raise ValueError(
-                f"gpu_tick_s is {gpu_tick_s}, start_s is {start_s}; give a multiple of facility_tick_s "
-                f"({facility_tick_s}) that divides start_s"
+                f"gpu_tick_s is {gpu_tick_s}, slow_tick_s is {slow_tick_s}, start_s is {start_s}; give multiples of "
+                f"facility_tick_s ({facility_tick_s}), and a gpu_tick_s that divides start_s"
             )
-        fleet = _Batch(min(ticks_per_frame, max(1, CHUNK_GPU_ROWS // self._simulation.site.gpu_count)))
+        most = min(ticks_per_frame, max(1, CHUNK_GPU_ROWS // self._simulation.site.gpu_count))
+        fleet, slow = _Batch(most), _Batch(most)
         facility: list[Facility] = []
         facility_times: list[int] = []
         for time_s in range(start_s, end_s, facility_tick_s):
@@ -97,14 +105,18 @@ class SimulatorSource:
             facility.append(self._simulation.facility())
             facility_times.append(time_s)
             if time_s % gpu_tick_s == 0:
-                fleet.add(time_s, self._read_gpus(), self._read_trays())
-            if fleet.is_full:
-                yield self._fleet_readings(fleet)
-                fleet.clear()
+                fleet.add(time_s, {GPU: self._read_gpus(), TRAY: self._read_trays()})
+            if time_s % slow_tick_s == 0:
+                slow.add(time_s, {GPU_HEALTH: self._simulation.read_health(), PORT: self._simulation.read_ports()})
+            for batch in (fleet, slow):
+                if batch.is_full:
+                    yield self._fleet_readings(batch)
+                    batch.clear()
             if len(facility) == ticks_per_frame:
                 yield self._facility_readings(facility_times, facility)
                 facility, facility_times = [], []
-        yield from filter(None, (self._fleet_readings(fleet), self._facility_readings(facility_times, facility)))
+        rest = (self._fleet_readings(fleet), self._fleet_readings(slow))
+        yield from filter(None, (*rest, self._facility_readings(facility_times, facility)))
 
     def _read_gpus(self) -> Columns:
         columns = self._simulation.read_gpus()
@@ -117,16 +129,15 @@ class SimulatorSource:
         return {**columns, "energy_joules": self._simulation.tray_carrier.carry(columns["energy_joules"])}
 
     def _fleet_readings(self, batch: "_Batch") -> list[Reading]:
-        return self._gpu_readings(batch.times, batch.gpus) + self._tray_readings(batch.times, batch.trays)
+        return [one for table, ticks in batch.ticks.items() for one in self._of_trays(table, batch.times, ticks)]
 
-    def _gpu_readings(self, times: list[int], ticks: list[Columns]) -> list[Reading]:
-        """One reading a tray: its rows are next to each other, by time, then GPU."""
-        ids = self._simulation.site.gpu_ids
-        return _cut(GPU, self._tray_sources, ids[:, None, :], np.array(times)[:, None], _stack(ticks, 1), len(times))
-
-    def _tray_readings(self, times: list[int], ticks: list[Columns]) -> list[Reading]:
-        ids = self._simulation.site.tray_ids
-        return _cut(TRAY, self._tray_sources, ids[:, None], np.array(times), _stack(ticks, 1), len(times))
+    def _of_trays(self, table: Table, times: Sequence[int], ticks: Sequence[Columns]) -> list[Reading]:
+        """One reading a tray: its rows are next to each other, by time, then GPU or port."""
+        site, at = self._simulation.site, np.array(times)
+        if table is TRAY:
+            return _cut(table, self._tray_sources, site.tray_ids[:, None], at, _stack(ticks, 1), len(times))
+        ids = site.port_ids if table is PORT else site.gpu_ids
+        return _cut(table, self._tray_sources, ids[:, None, :], at[:, None], _stack(ticks, 1), len(times))
 
     def _facility_readings(self, times: list[int], states: list[Facility]) -> list[Reading]:
         if not states:
@@ -165,7 +176,7 @@ class SimulatorSource:
             resource=event.resource,
             time_ms=time_ms,
             kind=event.kind,
-            code=event.code,
+            code=LeakState.CRITICAL if event.kind == "leak" else event.code,
             text=event.text,
         )
 
@@ -187,13 +198,12 @@ class SimulatorSource:
         site = self._simulation.site
         trays = dict(zip(site.tray_ids.tolist(), self._tray_sources, strict=True))
         racks = dict(zip(site.rack_ids.tolist(), self._rack_sources, strict=True))
-        gpus = {
-            gpu: source for row, source in zip(site.gpu_ids.tolist(), self._tray_sources, strict=True) for gpu in row
-        }
+        parts = np.concatenate([site.gpu_ids, site.port_ids], axis=1).tolist()
+        of_trays = {part: source for row, source in zip(parts, self._tray_sources, strict=True) for part in row}
         gateways = {
             resource: self._gateways[table] for table, ids in self._facility_ids.items() for resource in ids.tolist()
         }
-        return gpus | trays | racks | gateways
+        return of_trays | trays | racks | gateways
 
 
 class _Batch:
@@ -205,13 +215,12 @@ class _Batch:
 
     def clear(self) -> None:
         self.times: list[int] = []
-        self.gpus: list[Columns] = []
-        self.trays: list[Columns] = []
+        self.ticks: dict[Table, list[Columns]] = {}
 
-    def add(self, time_s: int, gpus: Columns, trays: Columns) -> None:
+    def add(self, time_s: int, tables: Mapping[Table, Columns]) -> None:
         self.times.append(time_s)
-        self.gpus.append(gpus)
-        self.trays.append(trays)
+        for table, columns in tables.items():
+            self.ticks.setdefault(table, []).append(columns)
 
     @property
     def is_full(self) -> bool:
@@ -234,10 +243,8 @@ def _cut(
     ]
 
 
-def _stack(ticks: list[Columns], axis: int) -> dict[str, Floats]:
+def _stack(ticks: Sequence[Columns], axis: int) -> dict[str, Floats]:
     """Columns of several ticks as one array each, the ticks along `axis`."""
-    if not ticks:
-        return {}
     return {name: np.stack([tick[name] for tick in ticks], axis=axis) for name in ticks[0]}
 
 

@@ -10,56 +10,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from types import MappingProxyType, TracebackType
-from typing import Self
+from types import MappingProxyType
+from typing import NamedTuple
 
 from collectors.counters import KeptCounter
+from collectors.spool_file import SpoolError as SpoolError
+from collectors.spool_file import Transaction, open_file
 
 NO_COUNTERS: Mapping[str, KeptCounter] = MappingProxyType({})
-
-# `previous` is the number of the frame before of the same source and topic: it tells whether two frames that were
-# evicted belong to one gap. `marks` says up to where values have been handed to a broker, by this process or another.
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS frames (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    urgent INTEGER NOT NULL,
-    topic TEXT NOT NULL,
-    source TEXT NOT NULL,
-    first_time INTEGER NOT NULL,
-    last_time INTEGER NOT NULL,
-    rows INTEGER NOT NULL,
-    previous INTEGER NOT NULL DEFAULT 0,
-    value BLOB NOT NULL
-);
-CREATE INDEX IF NOT EXISTS frames_in_order ON frames (urgent, number);
-CREATE TABLE IF NOT EXISTS gaps (
-    source TEXT NOT NULL,
-    topic TEXT NOT NULL,
-    sent INTEGER NOT NULL,
-    last_number INTEGER NOT NULL,
-    first_time INTEGER NOT NULL,
-    last_time INTEGER NOT NULL,
-    frames INTEGER NOT NULL,
-    rows INTEGER NOT NULL,
-    PRIMARY KEY (source, topic, last_number)
-);
-CREATE TABLE IF NOT EXISTS marks (
-    urgent INTEGER PRIMARY KEY,
-    number INTEGER NOT NULL
-);
-CREATE TABLE IF NOT EXISTS counters (
-    key TEXT PRIMARY KEY,
-    raw TEXT NOT NULL,
-    carry TEXT NOT NULL,
-    time_s INTEGER NOT NULL,
-    epoch TEXT NOT NULL
-);
-"""
-_WITHOUT_PREVIOUS = "ALTER TABLE frames ADD COLUMN previous INTEGER NOT NULL DEFAULT 0"  # a spool of version 0.1.0
-
-
-class SpoolError(OSError):
-    """The spool cannot be written: disk full, no permission, not a spool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +34,13 @@ class Outgoing:
     first_time: int = 0
     last_time: int = 0
     urgent: bool = False
+
+
+class Line(NamedTuple):
+    """Values that leave one after another: those of one topic, messages apart from readings."""
+
+    urgent: bool
+    topic: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,20 +98,16 @@ class Spool:
         self._limit_bytes = limit_bytes
         self._lock = Lock()
         self._path = path
-        self._held: dict[int, bool] = {}  # by number whether it is urgent, as below
+        self._held: dict[int, Line] = {}  # by number, as below
+        self._on_added: Callable[[], object] = lambda: None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;" + _SCHEMA)
-            if not any(column[1] == "previous" for column in self._db.execute("PRAGMA table_info(frames)")):
-                self._db.execute(_WITHOUT_PREVIOUS)
-            self._bytes: int = self._one("SELECT coalesce(sum(length(value)), 0) FROM frames")
+            self._db = open_file(path)
+            sizes = self._db.execute("SELECT urgent, sum(length(value)) FROM frames GROUP BY urgent")
+            self._bytes = {False: 0, True: 0} | {bool(urgent): size for urgent, size in sizes}
             self._newest: int = self._one("SELECT coalesce(max(seq), 0) FROM sqlite_sequence")
             self._last = self._newest_by_source()
-            ends = self._db.execute("SELECT urgent, max(number) FROM frames GROUP BY urgent")
-            self._ends: dict[bool, int] = {bool(urgent): number for urgent, number in ends}
-            marks = self._db.execute("SELECT urgent, number FROM marks")
-            self._marks: dict[bool, int] = {bool(urgent): number for urgent, number in marks}
+            self._ends = self._numbers_by_line("SELECT urgent, topic, max(number) FROM frames GROUP BY urgent, topic")
+            self._marks = self._numbers_by_line("SELECT urgent, topic, number FROM handed")
             self._unsure = self._sent_before()  # handed to a broker, without an answer
         except (OSError, sqlite3.Error) as error:
             raise SpoolError(f"spool {path} cannot be opened: {error}; give a writable path in agent.spool") from error
@@ -154,49 +115,68 @@ class Spool:
     @property
     def size_bytes(self) -> int:
         """Bytes of all values that wait."""
-        return self._bytes
+        return sum(self._bytes.values())
 
     @property
     def limit_bytes(self) -> int:
         """Bytes of values beyond which the oldest make room."""
         return self._limit_bytes
 
+    def on_added(self, tell: Callable[[], object]) -> None:
+        """Call `tell` whenever values have come in, on the thread that brought them."""
+        self._on_added = tell
+
     def add(self, values: Sequence[Outgoing], counters: Mapping[str, KeptCounter] = NO_COUNTERS) -> list[Evicted]:
         """Take values in, and with them the device counters as of their last tick: both or neither.
 
-        Where the bound is reached the oldest values that nobody holds make room; returns what did, gap by gap.
+        Where the bound is reached the oldest values that nobody holds make room; returns what did, gap by gap. Readings
+        make room before messages, unless messages fill more than half.
         """
-        added = sum(len(value.value) for value in values)
         with self._lock:
-            with _Transaction(self._db, self._path):
+            with Transaction(self._db, self._path):
                 last = self._insert(values)
                 self._db.executemany(
                     "INSERT OR REPLACE INTO counters VALUES (?, ?, ?, ?, ?)",
                     [(key, str(c.raw), str(c.carry), c.time_s, c.epoch) for key, c in counters.items()],
                 )
-                victims = self._victims(self._bytes + added - self._limit_bytes)
+                victims = self._victims(values)
                 self._evict(victims)
             self._note_inserted(values, last)
-            self._bytes -= sum(victim.size for victim in victims)
+            for victim in victims:
+                self._bytes[bool(victim.urgent)] -= victim.size
             evicted = [self._account(victim) for victim in victims]
             for victim in victims:
                 self._unsure.pop(victim.number, None)
-            return evicted
+        if values:
+            self._on_added()
+        return evicted
 
-    def take(self, limit: int, *, urgent: bool, after: int = 0, most_bytes: int = 1 << 62) -> list[Spooled]:
-        """The oldest values with a number above `after`, in order: at least one, and no more than `most_bytes`.
+    def lines(self) -> list[Line]:
+        """The lines that have had values since the start, messages first."""
+        with self._lock:
+            return sorted(self._ends, key=lambda line: (not line.urgent, line.topic))
 
-        They are held, and noted as sent, before they are given out.
+    def take(
+        self, limit: int, *, urgent: bool, topic: str | None = None, after: int = 0, most_bytes: int = 1 << 62
+    ) -> list[Spooled]:
+        """The oldest values, of one topic or of all, with a number above `after`, in order.
+
+        At least one where there is one, and no more than `most_bytes`. They are held, and noted as sent, before they
+        are given out.
         """
         with self._lock:
-            if after >= self._ends.get(urgent, 0):
+            ends = (end for line, end in self._ends.items() if line.urgent == urgent and topic in (None, line.topic))
+            if after >= max(ends, default=0):
                 return []  # a sender with nothing to do asks many times a second: that costs no disk
-            with _Transaction(self._db, self._path):
-                taken = list(self._oldest(limit, urgent=urgent, after=after, most_bytes=most_bytes))
-                mark = max([self._marks.get(urgent, 0), *(value.number for value in taken)])
-                self._write_mark(mark, urgent=urgent)
-            self._marks[urgent] = mark
-            self._held |= dict.fromkeys((value.number for value in taken), urgent)
+            with Transaction(self._db, self._path):
+                taken = list(self._oldest(limit, urgent=urgent, topic=topic, after=after, most_bytes=most_bytes))
+                marks = dict(self._marks)
+                for value in taken:
+                    line = Line(urgent, value.topic)
+                    marks[line] = max(marks.get(line, 0), value.number)
+                self._write_marks(marks)
+            self._marks = marks
+            self._held |= {value.number: Line(urgent, value.topic) for value in taken}
         return taken
 
     def release(self, numbers: Collection[int], *, sent: bool) -> None:
@@ -206,23 +186,23 @@ class Spool:
             if sent:
                 self._unsure |= held
                 return
-            marks = {urgent: self._mark(urgent=urgent) for urgent in (True, False)}
-            with _Transaction(self._db, self._path):
-                for urgent, mark in marks.items():
-                    self._write_mark(mark, urgent=urgent)
+            marks = dict(self._marks) | {line: self._mark(line) for line in set(held.values())}
+            with Transaction(self._db, self._path):
+                self._write_marks(marks)
             self._marks = marks
 
     def is_empty(self) -> bool:
-        with self._lock, _Transaction(self._db, self._path):
+        with self._lock, Transaction(self._db, self._path):
             return self._db.execute("SELECT 1 FROM frames LIMIT 1").fetchone() is None
 
     def remove(self, numbers: Collection[int]) -> None:
         """Forget frames that are safe elsewhere; numbers that are gone already do not matter."""
-        delete = "DELETE FROM frames WHERE number = ? RETURNING length(value)"
+        delete = "DELETE FROM frames WHERE number = ? RETURNING urgent, length(value)"
         with self._lock:
-            with _Transaction(self._db, self._path):
-                freed = sum(row[0] for number in numbers for row in self._db.execute(delete, (number,)))
-            self._bytes -= freed
+            with Transaction(self._db, self._path):
+                freed = [row for number in numbers for row in self._db.execute(delete, (number,))]
+            for urgent, size in freed:
+                self._bytes[bool(urgent)] -= size
             for number in numbers:
                 self._held.pop(number, None)
                 self._unsure.pop(number, None)
@@ -231,7 +211,7 @@ class Spool:
         """Put a report of every gap in line, and forget the gap: both or neither. Returns the gaps."""
         delete = "DELETE FROM gaps RETURNING source, topic, first_time, last_time, frames, rows, sent"
         with self._lock:
-            with _Transaction(self._db, self._path):
+            with Transaction(self._db, self._path):
                 rows = self._db.execute(delete).fetchall()
                 gaps = [Evicted(int(row[0]), *row[1:]) for row in rows]
                 reports = [report(gap) for gap in gaps]
@@ -241,7 +221,7 @@ class Spool:
 
     def counter(self, key: str) -> KeptCounter | None:
         """A device counter as of the last tick that was spooled."""
-        with self._lock, _Transaction(self._db, self._path):
+        with self._lock, Transaction(self._db, self._path):
             row = self._db.execute("SELECT raw, carry, time_s, epoch FROM counters WHERE key = ?", (key,)).fetchone()
         return KeptCounter(int(row[0]), int(row[1]), row[2], row[3]) if row else None
 
@@ -269,23 +249,28 @@ class Spool:
         return last
 
     def _note_inserted(self, values: Sequence[Outgoing], last: Mapping[tuple[str, str], int]) -> None:
-        self._ends |= {value.urgent: number for number, value in enumerate(values, self._newest + 1)}
+        self._ends |= {Line(v.urgent, v.topic): number for number, v in enumerate(values, self._newest + 1)}
         self._newest += len(values)
         self._last |= last
-        self._bytes += sum(len(value.value) for value in values)
+        for value in values:
+            self._bytes[value.urgent] += len(value.value)
 
-    def _mark(self, *, urgent: bool) -> int:
-        """The highest number that a broker may have."""
-        return max((number for number, kind in (self._held | self._unsure).items() if kind == urgent), default=0)
+    def _numbers_by_line(self, query: str) -> dict[Line, int]:
+        return {Line(bool(urgent), topic): number for urgent, topic, number in self._db.execute(query)}
 
-    def _write_mark(self, mark: int, *, urgent: bool) -> None:
-        if mark != self._marks.get(urgent, 0):
-            self._db.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (urgent, mark))
+    def _mark(self, line: Line) -> int:
+        """The highest number of a line that a broker may have."""
+        return max((number for number, its in (self._held | self._unsure).items() if its == line), default=0)
 
-    def _sent_before(self) -> dict[int, bool]:
+    def _write_marks(self, marks: Mapping[Line, int]) -> None:
+        changed = [(*line, number) for line, number in marks.items() if number != self._marks.get(line, 0)]
+        self._db.executemany("INSERT OR REPLACE INTO handed VALUES (?, ?, ?)", changed)
+
+    def _sent_before(self) -> dict[int, Line]:
         """What a process before this one may have handed to a broker."""
-        waiting = self._db.execute("SELECT number, urgent FROM frames")
-        return {number: bool(urgent) for number, urgent in waiting if number <= self._marks.get(bool(urgent), 0)}
+        waiting = self._db.execute("SELECT number, urgent, topic FROM frames")
+        lines = ((number, Line(bool(urgent), topic)) for number, urgent, topic in waiting)
+        return {number: line for number, line in lines if number <= self._marks.get(line, 0)}
 
     def _newest_by_source(self) -> dict[tuple[str, str], int]:
         """The newest frame of each source and topic; none where a newer one may have gone its way already."""
@@ -294,11 +279,12 @@ class Spool:
         waiting = self._db.execute("SELECT source, topic, max(number) FROM frames GROUP BY source, topic")
         return {(source, topic): n for source, topic, n in waiting if n > gaps.get((source, topic), 0)}
 
-    def _oldest(self, limit: int, *, urgent: bool, after: int, most_bytes: int) -> Iterator[Spooled]:
+    def _oldest(self, limit: int, *, urgent: bool, topic: str | None, after: int, most_bytes: int) -> Iterator[Spooled]:
+        which, given = ("", ()) if topic is None else ("topic = ? AND ", (topic,))
         rows = self._db.execute(
-            "SELECT number, topic, source, rows, value FROM frames WHERE urgent = ? AND number > ? "
+            f"SELECT number, topic, source, rows, value FROM frames WHERE {which}urgent = ? AND number > ? "  # noqa: S608 - ours
             "ORDER BY number LIMIT ?",
-            (urgent, after, limit),
+            (*given, urgent, after, limit),
         )
         taken_bytes = 0
         for number, topic, source, count, value in rows:
@@ -307,18 +293,39 @@ class Spool:
                 return
             yield Spooled(number, topic, int(source), count, value)
 
-    def _victims(self, excess: int) -> list[_Victim]:
-        """The oldest values that free `excess` bytes: readings before messages, and none that is held."""
+    def _victims(self, added: Sequence[Outgoing]) -> list[_Victim]:
+        """The oldest values that make room for what was added: readings before messages, and none that is held.
+
+        Messages that cannot leave, because their topic takes none, make room once they fill more than half: or they
+        would close the spool to the readings of topics that do take theirs.
+        """
+        excess = self.size_bytes + sum(len(value.value) for value in added) - self._limit_bytes
+        if excess <= 0:
+            return []
+        messages = self._bytes[True] + sum(len(value.value) for value in added if value.urgent)
+        surplus = min(excess, messages - self._limit_bytes // 2)
+        victims: list[_Victim] = []
+        freed = 0
+        for urgent, wanted in ((True, surplus), (False, excess), (True, excess)):
+            found = self._oldest_victims(wanted - freed, urgent=urgent, but=victims)
+            victims += found
+            freed += sum(victim.size for victim in found)
+        return victims
+
+    def _oldest_victims(self, excess: int, *, urgent: bool, but: Collection[_Victim]) -> list[_Victim]:
+        """The oldest that free `excess` bytes, without those that are held or chosen already."""
         victims: list[_Victim] = []
         if excess <= 0:
             return victims
+        spared = {victim.number for victim in but} | self._held.keys()
         rows = self._db.execute(
             "SELECT number, urgent, source, topic, first_time, last_time, rows, previous, length(value) "
-            "FROM frames ORDER BY urgent, number"
+            "FROM frames WHERE urgent = ? ORDER BY number",
+            (urgent,),
         )
         for row in rows:
             victim = _Victim(*row)
-            if victim.number in self._held:
+            if victim.number in spared:
                 continue
             victims.append(victim)
             excess -= victim.size
@@ -347,34 +354,3 @@ class Spool:
 
     def _account(self, v: _Victim) -> Evicted:
         return Evicted(int(v.source), v.topic, v.first_time, v.last_time, 1, v.rows, self._was_sent(v))
-
-
-class _Transaction:
-    """All or nothing, with SQLite's errors as SpoolError."""
-
-    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
-        self._db = db
-        self._path = path
-
-    def __enter__(self) -> Self:
-        self._run("BEGIN IMMEDIATE")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            self._run("COMMIT")
-            return
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
-        if isinstance(error, sqlite3.Error):
-            raise SpoolError(f"spool {self._path}: {error}; free space or permissions are needed") from error
-
-    def _run(self, statement: str) -> None:
-        try:
-            self._db.execute(statement)
-        except sqlite3.Error as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise SpoolError(f"spool {self._path}: {error}; free space or permissions are needed") from error

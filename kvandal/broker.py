@@ -74,6 +74,13 @@ class EmbeddedBroker:
             raise
         return broker
 
+    def check(self) -> None:
+        """BrokerError when the broker has ended by itself: what it held is gone, and nobody else starts it again."""
+        code = self.process.poll()
+        if code is not None:
+            last_words = last_line(self.log_path)
+            raise BrokerError(f"the embedded broker ended with {code}: {last_words} (log: {self.log_path})")
+
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """End the broker, after `timeout_s` by force. Blocks until it is gone; harmless when repeated."""
         self.process.terminate()

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from threading import Event
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -24,10 +24,15 @@ from storage.client import connect
 from storage.reader import Reader
 from storage.roles import RoleName
 
+if TYPE_CHECKING:
+    from dashboards.preview_server import PreviewServer
+
 ZONE = ZoneInfo("Europe/Oslo")
 _MARKER = "kvandal.json"
 # A short demo should have something break; the site's own rates give 512 GPUs a fault every few days.
 _DEMO_FAULT_RATE = 3.0
+# A node's own 10 s would show little in a demo of seconds, or nothing.
+_HOST_INTERVAL_S = 1
 
 
 class SourceChoice(StrEnum):
@@ -64,6 +69,7 @@ class DemoResult:
     report: Path | None = None
     door_url: str = ""
     metrics_url: str = ""
+    previews_url: str = ""
 
     def total(self, part: str) -> int:
         return sum(getattr(count, part) for count in self.tables)
@@ -92,6 +98,7 @@ class DemoResult:
             "produced_by_source": self.produced_by_source,
             "report": str(self.report) if self.report else None,
             "clickhouse": self.door_url,
+            "dashboards": self.previews_url,
         }
 
 
@@ -126,16 +133,29 @@ class Demo:
             self._count(stack)
             if simulated and not self._stop.is_set():
                 self._report(stack)
-            yield self._result
+            with self._serve_previews(stack, simulated=simulated) as previews:
+                self._result.previews_url = previews.url
+                yield self._result
         finally:
             stack.__exit__(None, None, None)
+
+    def _serve_previews(self, stack: Stack, *, simulated: bool) -> "PreviewServer":
+        """Ranges end with the simulated month, or with the live readings: no agent runs any more."""
+        from dashboards.preview_server import Moments, PreviewServer
+
+        live = datetime.now(UTC)
+        moments = Moments.of(end_of_the_live_readings=live)
+        if simulated:
+            moments = Moments.of(end_of_the_simulated_month=previous_month().end, end_of_the_live_readings=live)
+        return PreviewServer(stack.address(RoleName.REPORTS), moments)
 
     def _agent_arguments(self, *, simulated: bool) -> list[str]:
         options, counts = self._options, str(self._options.out / "produced.json")
         if not simulated:
             source = choose_source(options.source)
             spool = str(options.out / "spool.db")
-            return ["agent", "--source", source, "--spool", spool, "--until-stored", "--counts", counts, "--port", "0"]
+            reading = ["agent", "--source", source, "--host-interval", str(_HOST_INTERVAL_S), "--port", "0"]
+            return [*reading, "--spool", spool, "--until-stored", "--counts", counts]
         site = previous_month_site(options.gpus, options.seed)
         return simulate_arguments(options.out, site, counts)
 
@@ -187,7 +207,7 @@ class Demo:
             )
             self._result.report = write_site_report(
                 Reader(connect(stack.address(RoleName.REPORTS))),
-                Period.parse(_previous_month_text()),
+                previous_month(),
                 self._options.out / "report",
                 now=datetime.now(UTC),
                 counts=counts,
@@ -215,7 +235,7 @@ def choose_source(choice: SourceChoice) -> SourceChoice:
 
 def previous_month_site(gpus: int, seed: int) -> SimulatedSite:
     """A site whose history is the calendar month before this one, in the site's time zone."""
-    period = Period.parse(_previous_month_text())
+    period = previous_month()
     return SimulatedSite(
         gpus=gpus,
         seed=seed,
@@ -241,7 +261,8 @@ def claim_folder(path: Path, *, fresh: bool) -> None:
     (path / _MARKER).write_text(json.dumps({"made_by": "kvandal"}) + "\n")
 
 
-def _previous_month_text() -> str:
+def previous_month() -> Period:
+    """The calendar month before this one, in the site's time zone: the one that is simulated."""
     now = datetime.now(ZONE)
     year, month = (now.year, now.month - 1) if now.month > 1 else (now.year - 1, 12)
-    return f"{year}-{month:02}"
+    return Period.parse(f"{year}-{month:02}")

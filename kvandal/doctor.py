@@ -8,19 +8,26 @@ import os
 import re
 import socket
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from catalogue import TABLES
 from collectors.kernel_clock import read_clock_state
-from kvandal.addresses import kafka_address
-from kvandal.settings import AgentSection, DoctorSettings, KafkaSettings, StoreSettings
+from kvandal.addresses import kafka_address, store_address
+from kvandal.settings import AgentSection, DoctorSettings, KafkaSettings, SourceSettings, StoreSettings
+
+if TYPE_CHECKING:
+    from collectors.devices import DeviceReport
+    from collectors.source import Source
 
 MEGABYTE = 1 << 20
+MAX_TEXT_CHARACTERS = 2000
 TOLERATED_SKEW_S = 1.0  # ticks of two machines must be the same second
 TOLERATED_ERROR_S = 0.5
 _MESSAGE_TABLES = ("frames", "events", "inventory", "jobs")
@@ -45,26 +52,31 @@ class Finding:
 
 
 def ok(check: str, text: str) -> Finding:
-    return Finding(check, Verdict.OK, text)
+    return Finding(check, Verdict.OK, _line(text))
 
 
 def warning(check: str, text: str) -> Finding:
-    return Finding(check, Verdict.WARNING, text)
+    return Finding(check, Verdict.WARNING, _line(text))
 
 
 def failed(check: str, text: str) -> Finding:
-    return Finding(check, Verdict.FAILED, text)
+    return Finding(check, Verdict.FAILED, _line(text))
 
 
 def skipped(check: str, text: str) -> Finding:
-    return Finding(check, Verdict.SKIPPED, text)
+    return Finding(check, Verdict.SKIPPED, _line(text))
+
+
+def _line(text: str) -> str:
+    """One line of a bounded length: what a device says must not forge another one."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:MAX_TEXT_CHARACTERS])
 
 
 def examine(settings: DoctorSettings, *, agent: bool, ingest: bool) -> Iterator[Finding]:
     """All findings of the parts that are asked for, as they are made."""
     yield _clock()
     if agent:
-        yield from _agent(settings.agent)
+        yield from _agent(settings)
     yield from _broker(settings.kafka)
     if ingest:
         yield from _store(settings.store)
@@ -85,9 +97,10 @@ def _clock() -> Finding:
 # The node ------------------------------------------------------------------------------------------------------------
 
 
-def _agent(section: AgentSection) -> Iterator[Finding]:
+def _agent(settings: SourceSettings) -> Iterator[Finding]:
+    section = settings.agent
     yield _spool(section)
-    yield from _sources(section)
+    yield from _sources(settings)
     if "nvml" in section.sources:
         yield _kernel_log(Path(section.kernel_log))
     yield _port("agent port", section.metrics_host, section.metrics_port, "agent.metrics_port")
@@ -111,23 +124,51 @@ def _spool(section: AgentSection) -> Finding:
     return ok("spool", f"{path}, {section.spool_mb} MB at most, {free_mb:,} MB free")
 
 
-def _sources(section: AgentSection) -> Iterator[Finding]:
+def _sources(settings: SourceSettings) -> Iterator[Finding]:
     """Every source read once, as the agent would."""
-    from collectors.source import ExplainingSource
-    from kvandal.reading import make_sources
+    from kvandal.sources import make_sources
 
-    for scheduled in make_sources(section, None):
-        source = scheduled.source
-        check = f"source {source.name}"
-        try:
-            rows = sum(len(reading.rows) for reading in source.read(int(time.time())))
-            remarks = source.remarks() if isinstance(source, ExplainingSource) else ()
-        except Exception as error:  # whatever breaks a source is the finding
-            yield failed(check, str(error) or type(error).__name__)
-        else:
-            yield warning(check, "; ".join(remarks)) if remarks else ok(check, f"answers with {rows} rows")
-        finally:
-            source.close()
+    for scheduled in make_sources(settings, None):
+        yield from examine_source(scheduled.source)
+
+
+def examine_source(source: "Source") -> Iterator[Finding]:
+    """Read a source once, and close it: what it gives, and how each of its devices does."""
+    from collectors.source import DeviceSource
+
+    check = f"source {source.name}"
+    try:
+        # Whatever breaks a source is the finding.
+        yield from _guarded(check, lambda: _reading(check, source), errors=Exception)
+        if isinstance(source, DeviceSource):
+            yield from _guarded(check, lambda: _devices(check, source.devices()), errors=Exception)
+    finally:
+        source.close()
+
+
+def _reading(check: str, source: "Source") -> Iterator[Finding]:
+    from collectors.source import ExplainingSource
+
+    rows = sum(len(reading.rows) for reading in source.read(int(time.time())))
+    remarks = source.remarks() if isinstance(source, ExplainingSource) else ()
+    yield (
+        warning(check, "; ".join(remarks))
+        if remarks
+        else ok(check, f"answers with {rows} {'row' if rows == 1 else 'rows'}")
+    )
+
+
+def _devices(check: str, reports: "Sequence[DeviceReport]") -> Iterator[Finding]:
+    """A line for each device that is not well, and one for all that are."""
+    from collectors.devices import DeviceState
+
+    well = sum(report.state is DeviceState.OK for report in reports)
+    if well:
+        yield ok(check, f"{well} of {len(reports)} devices answer")
+    for report in reports:
+        if report.state is not DeviceState.OK:
+            find = skipped if report.state is DeviceState.UNKNOWN else failed
+            yield find(check, f"{report.device} is {report.state.value}" + (f": {report.why}" if report.why else ""))
 
 
 def _kernel_log(path: Path) -> Finding:
@@ -184,52 +225,59 @@ def _topics(admin: Any, kafka: KafkaSettings) -> Iterator[Finding]:  # noqa: ANN
         described = {topic["name"]: topic["partitions"] for topic in admin.describe_topics(names)} if names else {}
         asked = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
         kept = admin.describe_configs(asked, config_filter="all").get("topic", {}) if asked else {}
-    wrong: list[str] = []
+    wrong: defaultdict[str, list[str]] = defaultdict(list)  # by fault, the topics that have it
     for topic in ALL_TOPICS:
         if topic.name in present:
             wanted = kafka.partitions or topic.partitions
-            wrong += _topic_faults(topic.name, described[topic.name], wanted, kafka.replication)
-            wrong += _setting_faults(topic.name, topic.settings, kept.get(topic.name, {}))
-    for fault in wrong:
-        yield warning("topics", fault)
+            faults = _topic_faults(described[topic.name], wanted, kafka.replication)
+            for fault in chain(faults, _setting_faults(topic.settings, kept.get(topic.name, {}))):
+                wrong[fault].append(topic.name)
+    for fault, topics in wrong.items():
+        yield warning("topics", f"{', '.join(topics)}: {fault}")
     if not missing and not wrong:
         yield ok("topics", f"all {len(names)} are there, with their settings")
 
 
-def _topic_faults(name: str, partitions: Sequence[Mapping[str, Any]], wanted: int, replication: int) -> Iterator[str]:
+def _topic_faults(partitions: Sequence[Mapping[str, Any]], wanted: int, replication: int) -> Iterator[str]:
     if len(partitions) < wanted:
-        yield f"{name} has {len(partitions)} partitions, {wanted} are meant: add them with kafka-topics --alter"
+        yield f"{len(partitions)} of {wanted} partitions: add the others with kafka-topics --alter"
     copies = min(len(partition["replica_nodes"]) for partition in partitions)
     if copies < replication:
-        yield f"{name} has {copies} copies, kafka.replication is {replication}: reassign it, or change the setting"
+        number = f"{copies} {'copy' if copies == 1 else 'copies'}"
+        yield f"{number}, kafka.replication is {replication}: reassign them, or change the setting"
 
 
-def _setting_faults(name: str, wanted: Mapping[str, str], kept: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _setting_faults(wanted: Mapping[str, str], kept: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     if not kept:
-        yield f"{name}: the broker keeps no settings of topics: fine for the embedded one only"
+        yield "the broker keeps no settings of topics: fine for the embedded one only"
         return
     for key, value in wanted.items():
         found = str(kept.get(key, {}).get("value", "not told"))
         if found != value:
-            yield f"{name} has {key}={found}, {value} is meant: set it with kafka-configs --alter"
+            yield f"{key}={found}, {value} is meant: set it with kafka-configs --alter"
 
 
-def _guarded(check: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def _guarded(
+    check: str,
+    look: Callable[[], Iterator[Finding]],
+    *,
+    errors: type[Exception] | tuple[type[Exception], ...] = (ConnectionError, ValueError),
+) -> Iterator[Finding]:
     """The findings of a check; that it broke off is a finding too."""
     try:
         yield from look()
-    except (ConnectionError, ValueError) as error:
-        yield failed(check, str(error))
+    except errors as error:
+        yield failed(check, str(error) or type(error).__name__)
 
 
 # The store -----------------------------------------------------------------------------------------------------------
 
 
 def _store(store: StoreSettings) -> Iterator[Finding]:
-    from storage.client import StoreAddress, connect
+    from storage.client import connect
 
     try:
-        client = connect(StoreAddress(store.url, store.user, store.password, store.database))
+        client = connect(store_address(store))
     except (ConnectionError, ValueError) as error:
         yield failed("store", f"{error}; start it, or give store.url")
         yield skipped("store checks", "clock, schema, windows and insert settings: without a store")

@@ -6,14 +6,16 @@ from threading import Event
 
 from prometheus_client import CollectorRegistry
 
-from kvandal.addresses import kafka_address
+from kvandal.addresses import kafka_address, store_address
+from kvandal.backing_up import GatedWriter, PlanGate
 from kvandal.fault import Fault, FaultyWriter
 from kvandal.plans import TablePlans
 from kvandal.serving import serve_metrics
-from kvandal.settings import IngestSection, IngestSettings, KafkaSettings, StoreSettings
+from kvandal.settings import IngestSection, IngestSettings, KafkaSettings
 from storage.books import FrameBooks, PlanTable
 from storage.client import StoreAddress, connect
 from storage.writer import Writer
+from stream import ingest as stream_ingest
 from stream.batch import TimeLimits
 from stream.clock import SystemClock
 from stream.consume import AnnouncedPlans, CommittedPlans, KafkaLog
@@ -25,16 +27,15 @@ from stream.publish import DeadLetterPublisher, Publisher
 from stream.retry import StoppedError, retry_until_stopped
 from stream.topics import INGESTED
 
-
-def store_address(settings: StoreSettings) -> StoreAddress:
-    return StoreAddress(settings.url, settings.user, settings.password, settings.database)
+# An insert takes a second at most, and one that is tried again changes nothing: who is asked to stop waits no longer.
+ANSWER_TIMEOUT_S = 30
 
 
 class IngestProcess:
     """An ingest with its clients, ready to run; `close` lets go of them.
 
     With a `journal` folder it is the single owner of its store and broker; without, a member of the
-    consumer group.
+    consumer group. A `gate` keeps its plans and back-ups apart.
     """
 
     def __init__(
@@ -45,10 +46,11 @@ class IngestProcess:
         *,
         metrics: IngestMetrics,
         journal: Path | None = None,
+        gate: PlanGate | None = None,
         fault: Fault | None = None,
     ) -> None:
         address, clock = kafka_address(kafka), SystemClock()
-        client = connect(store)
+        client = connect(store, answer_timeout_s=ANSWER_TIMEOUT_S)
         self._publisher = Publisher(address, compression=kafka.compression)
         self._log = KafkaLog(
             address,
@@ -60,11 +62,13 @@ class IngestProcess:
             bounds_reliable=journal is None,
             session_timeout_ms=section.session_timeout_s * 1000,
         )
-        consumer = self._log.consumer
+        writer: stream_ingest.Writer = FaultyWriter(Writer(client), fault) if fault else Writer(client)
         self.ingest = Ingest(
             self._log,
-            AnnouncedPlans(TablePlans(PlanTable(client), journal), consumer) if journal else CommittedPlans(consumer),
-            FaultyWriter(Writer(client), fault) if fault else Writer(client),
+            AnnouncedPlans(TablePlans(PlanTable(client), journal), self._log)
+            if journal
+            else CommittedPlans(self._log.consumer),
+            GatedWriter(writer, gate) if gate else writer,
             FrameBooks(client),
             DeadLetterPublisher(self._publisher),
             rules=_rules(section, joined=journal is not None),

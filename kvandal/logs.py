@@ -2,6 +2,9 @@
 
 import logging
 import sys
+from typing import Any
+
+from kvandal.talk import printable, printable_line
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -9,11 +12,12 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 class FieldFormatter(logging.Formatter):
     """Appends what was given as `extra`; control characters from outside cannot forge a line."""
 
-    def format(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         fields = [f"{key}={_quoted(value)}" for key, value in vars(record).items() if key not in _STANDARD]
-        head, newline, trace = super().format(record).partition("\nTraceback")
-        line = " ".join([head.replace("\n", "\\n").replace("\r", "\\r"), *fields])
-        return f"{line}{newline}{trace}"
+        return " ".join([printable_line(super().formatMessage(record)), *fields])
+
+    def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802 - logging's name and type
+        return printable(super().formatException(ei))
 
 
 def _quoted(value: object) -> str:

@@ -1,5 +1,6 @@
 """Joins stream's plans to storage's table: neither knows the other."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ import msgspec
 from storage.books import PlanLine
 from stream.batch import Record
 from stream.plan import Plan, Range, Standing
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class TablePlans:
     def __init__(self, table: PlanLines, journal: Path) -> None:
         self._table = table
         self._journal = journal
-        journal.mkdir(parents=True, exist_ok=True)
+        journal.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._numbers: dict[UUID, int] = {}
 
     def standing(self, topic: str, topic_id: UUID, partitions: frozenset[int]) -> Standing:  # noqa: ARG002 - all of them
@@ -61,7 +64,11 @@ class TablePlans:
         path = self._journal_of(topic)
         if not path.exists():
             return None
-        entry = msgspec.msgpack.decode(path.read_bytes(), type=_JournalEntry)
+        try:
+            entry = msgspec.msgpack.decode(path.read_bytes(), type=_JournalEntry)
+        except msgspec.DecodeError as error:
+            self._set_aside(path, error)
+            return None
         if entry.plan.topic_id == topic_id:
             return None  # the log is still there: the plan is replayed from it
         return entry.plan, entry.records
@@ -84,6 +91,12 @@ class TablePlans:
             draft.replace(path)
         except OSError as error:
             raise ConnectionError(f"journal {path} cannot be written: {error.strerror}; free some space") from error
+
+    def _set_aside(self, path: Path, error: msgspec.DecodeError) -> None:
+        """A machine that lost its power can leave anything in a file. What the plan held is with its agents still."""
+        kept = path.with_suffix(".unreadable")
+        path.replace(kept)
+        logger.error("a plan in the journal cannot be read", extra={"file": str(kept), "reason": str(error)})
 
     def _journal_of(self, topic: str) -> Path:
         return self._journal / f"{topic}.plan"

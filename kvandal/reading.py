@@ -1,12 +1,10 @@
-"""The agent of a real node: its GPUs and the host itself, until told to stop.
-
-A source's module is imported when the source is wanted: what a node does not have costs it no memory.
-"""
+"""The agent of a real node or gateway, until told to stop."""
 
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, closing
+from itertools import count
 from pathlib import Path
 from socket import gethostname
 from threading import Event
@@ -15,14 +13,14 @@ from types import FrameType
 import msgspec
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 
-from collectors.agent import Agent, ScheduledSource
+from collectors.agent import Agent
 from collectors.framer import FrameRule
-from collectors.host import this_machine
-from collectors.runner import StagedCounters
 from collectors.spool import Spool, Spooled
 from kvandal.addresses import kafka_address
+from kvandal.memory import give_back_memory
 from kvandal.serving import serve_metrics, tell_parent
-from kvandal.settings import AgentSection, AgentSettings, SettingsError
+from kvandal.settings import AgentSettings, SettingsError
+from kvandal.sources import make_sources
 from stream.client import KafkaAddress
 from stream.clock import SystemClock
 from stream.confirm import GroupProgress
@@ -33,11 +31,13 @@ logger = logging.getLogger(__name__)
 
 READ_TIMEOUT_S = 5.0  # for a source under way when the agent stops or reloads
 _LOOK_S = 1.0  # how soon a hanging source is noticed, and SIGHUP heeded
+_GIVE_BACK_LOOKS = 30  # between two times that free memory goes back to the system
 # What a reload can change; everything else needs a restart.
-_RELOADED = (
+_RELOADED = frozenset({
     "sources", "interval_s", "host_interval_s", "infiniband_interval_s", "dcgm_interval_s", "dcgm_url",
-    "health_interval_s", "kernel_log",
-)  # fmt: skip
+    "dsx_interval_s", "health_interval_s", "kernel_log",
+})  # fmt: skip
+_FIXED_SECTIONS = frozenset({"agent", "kafka"})  # all others are a source's own
 
 
 class Reload:
@@ -87,7 +87,7 @@ def run_agent(
                 progress = stack.enter_context(closing(_progress(address, settings.kafka.group, stop)))
             except StoppedError:
                 return spool.is_empty()
-        count, save_count = _tally(count_file)
+        note_produced, save_count = _tally(count_file)
         stack.callback(save_count)
         agent = Agent(
             name=gethostname(),
@@ -97,61 +97,13 @@ def run_agent(
             registry=registry,
             frames=FrameRule(section.frame_ticks, section.frame_span_s),
             confirmations=progress,
-            on_produced=count,
+            on_produced=note_produced,
         )
         agent.start_sending()
-        agent.start(make_sources(section, spool))
+        agent.start(make_sources(settings, spool))
         tell_parent({"phase": "live", "metrics": f"http://{section.metrics_host}:{metrics.server_port}/metrics"})
         _look_after(agent, settings, spool, stop, reload)
         return agent.stop(read_timeout_s=READ_TIMEOUT_S, drain_timeout_s=section.drain_s)
-
-
-def make_sources(section: AgentSection, spool: Spool | None) -> Sequence[ScheduledSource]:
-    """The sources that the settings name; without a spool their counters begin anew.
-
-    NVML comes first: where the platform tells the tray's place, the others take its identity from there.
-    """
-    scheduled: list[ScheduledSource] = []
-    place, gpu_count = this_machine(), _nobody_knows
-    if "nvml" in section.sources:
-        from collectors.kernel_log import KernelLog
-        from collectors.nvml import NvmlSource
-
-        kept = _counters(spool)
-        log = KernelLog(Path(section.kernel_log))
-        nvml = NvmlSource(counters=kept, health_interval_s=section.health_interval_s, kernel_log=log)
-        nvml.inventory()
-        place, gpu_count = nvml.tray(), nvml.answering
-        scheduled.append(ScheduledSource(nvml, section.interval_s, kept))
-    if "dcgm" in section.sources:
-        from collectors.dcgm import DcgmSource
-
-        kept = _counters(spool)
-        scheduled.append(
-            ScheduledSource(DcgmSource(section.dcgm_url, tray=place, counters=kept), section.dcgm_interval_s, kept)
-        )
-    if "infiniband" in section.sources:
-        from collectors.infiniband import InfinibandSource
-
-        kept = _counters(spool)
-        scheduled.append(
-            ScheduledSource(InfinibandSource(tray=place, counters=kept), section.infiniband_interval_s, kept)
-        )
-    if "host" in section.sources:
-        from collectors.host import HostSource
-
-        kept = _counters(spool)
-        host = HostSource(spool=Path(section.spool), place=place, counters=kept, gpu_count=gpu_count)
-        scheduled.append(ScheduledSource(host, section.host_interval_s, kept))
-    return scheduled
-
-
-def _counters(spool: Spool | None) -> StagedCounters | None:
-    return StagedCounters(spool) if spool is not None else None
-
-
-def _nobody_knows() -> int | None:
-    return None
 
 
 def _registry() -> CollectorRegistry:
@@ -178,8 +130,12 @@ def _tally(count_file: Path | None) -> tuple[Callable[[Spooled], None], Callable
 
 def _look_after(agent: Agent, settings: AgentSettings, spool: Spool, stop: Event, reload: Reload | None) -> None:
     """Until `stop`: notice sources that hang, and heed SIGHUP."""
-    while not stop.wait(_LOOK_S):
+    for look in count():
+        if stop.wait(_LOOK_S):
+            return
         agent.judge()
+        if look % _GIVE_BACK_LOOKS == 0:
+            give_back_memory()
         wanted = reload.take() if reload else None
         if wanted is not None:
             _apply(agent, settings, wanted, spool)
@@ -189,20 +145,28 @@ def _look_after(agent: Agent, settings: AgentSettings, spool: Spool, stop: Event
 def _apply(agent: Agent, old: AgentSettings, new: AgentSettings, spool: Spool) -> None:
     """Read by the new settings from now on."""
     changed = _changed(old, new)
-    waiting = [name for name in changed if name.removeprefix("agent.") not in _RELOADED]
+    waiting = [name for name in changed if not _is_reloaded(name)]
     if waiting:
         logger.warning("changed settings hold after a restart only", extra={"settings": ", ".join(waiting)})
     if len(changed) > len(waiting):
         agent.stop_reading(READ_TIMEOUT_S)
-        agent.start(make_sources(new.agent, spool))
+        agent.start(make_sources(new, spool))
     logger.info("settings reloaded", extra={"changed": ", ".join(changed) or "nothing"})
 
 
+def _is_reloaded(name: str) -> bool:
+    section, _, key = name.partition(".")
+    return key in _RELOADED if section == "agent" else section not in _FIXED_SECTIONS
+
+
 def _changed(old: AgentSettings, new: AgentSettings) -> list[str]:
-    """The settings that differ, by their names."""
-    return [
-        f"{section}.{key}"
-        for section in old.__struct_fields__
-        for key in getattr(old, section).__struct_fields__
-        if getattr(getattr(old, section), key) != getattr(getattr(new, section), key)
-    ]
+    """The settings that differ, by their names; of a source's own section the section."""
+    names: list[str] = []
+    for section in old.__struct_fields__:
+        before, after = getattr(old, section), getattr(new, section)
+        if section in _FIXED_SECTIONS:
+            keys = (key for key in before.__struct_fields__ if getattr(before, key) != getattr(after, key))
+            names += [f"{section}.{key}" for key in keys]
+        elif before != after:
+            names.append(section)
+    return names

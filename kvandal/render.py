@@ -3,20 +3,51 @@
 import json
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 
+from alerts import rendering as alerts_rendering
 from catalogue import known_layouts
 from catalogue.documents import catalogue_document, metrics_reference
 from catalogue.layouts import render_layouts
 from catalogue.xid import xid_reference
+from dashboards import rendering as dashboards_rendering
+from kvandal.cli import main as command_line
+from kvandal.reference import cli_reference, settings_reference
+from reports.publishing.schemas import REPORTS, report_schema_file, report_schema_text
+from reports.registers_import.documents import registers_guide
+from reports.registers_import.schemas import schema_file, schema_text
+from storage.register_kinds import RegisterKind
 from storage.schema import draft
+from storage.server_roles import server_roles_sql
 
 ROOT = Path(__file__).resolve().parent.parent
+CHART_RULES = Path("helm/kvandal/files/rules")  # Helm reads only what lies in the chart
+
+
+@cache
+def dashboards() -> Mapping[Path, str]:
+    return dashboards_rendering.rendered_files()
+
+
+@cache
+def alerts() -> Mapping[Path, str]:
+    return alerts_rendering.rendered_files()
+
+
+def _is_rule_file(path: Path) -> bool:
+    return path.parent.name == "rendered" and path.suffix == ".yml" and path.stem != "alertmanager"
+
+
+def _of(files: Callable[[], Mapping[Path, str]], path: Path) -> str:
+    return files()[path]
 
 
 RENDERED: Mapping[str, Callable[[], str]] = {
     "catalogue/layouts.json": lambda: render_layouts(known_layouts()),
+    "docs/reference/cli.md": lambda: cli_reference(command_line),
     "docs/reference/metrics.md": metrics_reference,
+    "docs/reference/settings.md": settings_reference,
     "docs/reference/xids.md": xid_reference,
     "docs/reference/catalogue.json": lambda: (
         json.dumps(
@@ -27,6 +58,13 @@ RENDERED: Mapping[str, Callable[[], str]] = {
         + "\n"
     ),
     "storage/migrations/0001_readings.sql": draft,
+    "deploy/clickhouse/roles.sql": server_roles_sql,
+    "docs/guides/registers.md": registers_guide,
+    **{report_schema_file(report): partial(report_schema_text, report) for report in REPORTS},
+    **{schema_file(kind): partial(schema_text, kind) for kind in RegisterKind},
+    **{str(path): partial(_of, dashboards, path) for path in dashboards()},
+    **{str(path): partial(_of, alerts, path) for path in alerts()},
+    **{str(CHART_RULES / path.name): partial(_of, alerts, path) for path in alerts() if _is_rule_file(path)},
 }
 
 

@@ -1,5 +1,6 @@
 """What every long-running process shares: signals, the metrics page, and its end."""
 
+import faulthandler
 import json
 import signal
 import sys
@@ -16,8 +17,12 @@ class PortTakenError(OSError):
 
 
 def stop_on_signals() -> Event:
-    """An event that SIGTERM and SIGINT set; a second signal does nothing more."""
+    """An event that SIGTERM and SIGINT set; a second signal does nothing more.
+
+    SIGUSR1 writes on stderr where every thread stands: for a process that does not do what it should.
+    """
     stop = Event()
+    faulthandler.register(signal.SIGUSR1)
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         stop.set()

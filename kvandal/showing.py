@@ -1,6 +1,6 @@
 """What the verbs print."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,9 +9,13 @@ import polars as pl
 
 from catalogue import GPU, TRAY, Table
 from kvandal.demo import DemoResult
-from kvandal.talk import say
+from kvandal.talk import say, show, show_line
 from storage.client import StoreAddress, connect
 from stream.deadletter import DeadLetter
+from stream.tail import describe
+from stream.topics import topic
+
+_SHOWN_BYTES = 1024  # of a dead letter
 
 
 def show_result(result: DemoResult) -> None:
@@ -21,11 +25,16 @@ def show_result(result: DemoResult) -> None:
         click.echo(f"{count.table:<10}{count.produced:>12,}{count.stored:>12,}{count.lost:>8,}{count.duplicated:>12,}")
     total = [result.total(part) for part in ("produced", "stored", "lost", "duplicated")]
     click.echo(f"{'all':<10}{total[0]:>12,}{total[1]:>12,}{total[2]:>8,}{total[3]:>12,}")
-    click.echo(f"\n{_phases(result)}; {result.rows_per_second:,.0f} rows a second from first reading to stored")
+    click.echo(f"\n{_phases(result)}; {_pace(result.rows_per_second)} rows a second from first reading to stored")
     if result.report is None:
         _show_latest(result.door_url)
     click.echo(_verdict(result))
     _show_places(result)
+
+
+def _pace(rows_per_second: float) -> str:
+    """Whole numbers, but not 0 for one machine's few rows."""
+    return f"{rows_per_second:,.0f}" if rows_per_second >= 10 else f"{rows_per_second:.1f}"
 
 
 def _phases(result: DemoResult) -> str:
@@ -50,9 +59,15 @@ def _show_places(result: DemoResult) -> None:
     click.echo("")
     if result.report is not None:
         click.echo(f"report      {Path(result.report).resolve()}")
+    click.echo(f"dashboards  {result.previews_url}")
     click.echo(f"ClickHouse  {result.door_url}")
-    click.echo(f"            curl '{result.door_url}/?query=SELECT+count()+FROM+gpu'")
+    click.echo(f"            curl '{result.door_url}/?query=SELECT+count()+FROM+{_fullest(result)}'")
     click.echo(f"metrics     {result.metrics_url}")
+
+
+def _fullest(result: DemoResult) -> str:
+    """The table that has something to show."""
+    return max(result.tables, key=lambda count: count.stored).table if result.tables else GPU.name
 
 
 def _show_latest(door_url: str) -> None:
@@ -91,11 +106,32 @@ def show_frame(frame: pl.DataFrame, form: str) -> None:
             tbl_hide_dataframe_shape=True,
             tbl_hide_column_data_types=True,
         ):
-            click.echo(frame)
+            show(str(frame))
             say(f"{len(frame)} rows")
 
 
 def dead_letter_line(letter: DeadLetter) -> str:
     when = datetime.fromtimestamp(letter.checked_at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-    place = f"{letter.topic} {letter.partition}:{letter.offset}"
-    return f"{when}  {place:<28}{len(letter.value):>8} bytes  {letter.detail or letter.reason}"
+    return f"{when}  {letter.name:<28}{len(letter.value):>8} bytes  {letter.detail or letter.reason}"
+
+
+def show_dead_letter(letter: DeadLetter) -> None:
+    """Everything about one letter: why it is here, what it says, and its bytes."""
+    show_line(dead_letter_line(letter))
+    show_line(f"reason      {letter.reason}")
+    show_line(f"topic id    {letter.topic_id}")
+    click.echo(f"key         {letter.key:016x}")
+    show("\n" + describe(topic(letter.topic).content, letter.value, f"{letter.partition}:{letter.offset}"))
+    click.echo("")
+    for line in hex_lines(letter.value[:_SHOWN_BYTES]):
+        click.echo(line)
+    if len(letter.value) > _SHOWN_BYTES:
+        click.echo(f"... {len(letter.value) - _SHOWN_BYTES:,} bytes more")
+
+
+def hex_lines(value: bytes) -> Iterator[str]:
+    """Sixteen bytes a line: offset, hexadecimal, and what of it is printable ASCII."""
+    for offset in range(0, len(value), 16):
+        piece = value[offset : offset + 16]
+        text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in piece)
+        yield f"{offset:08x}  {piece.hex(' '):<47}  {text}"

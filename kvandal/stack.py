@@ -75,6 +75,8 @@ class Stack:
         while not until() and self._agents and self._store:
             facts = self._agents.next_facts(0.2)
             self._store.check()
+            if self._broker:
+                self._broker.check()
             if facts is not None:
                 on_facts(facts)
 

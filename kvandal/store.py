@@ -3,7 +3,7 @@
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,23 +13,22 @@ from prometheus_client import CollectorRegistry
 
 from catalogue import TABLES
 from kvandal.addresses import kafka_address
+from kvandal.backing_up import BackupDesk, PlanGate
 from kvandal.fault import Fault
 from kvandal.ingesting import IngestProcess
+from kvandal.keeping import keep_store
 from kvandal.serving import serve_metrics, tell_parent
-from kvandal.settings import IngestSettings
+from kvandal.settings import IngestSettings, KeeperSettings
 from storage import schema
-from storage.client import DATABASE, StoreAddress, StoreUnavailableError, connect
-from storage.door import Door
+from storage.client import DATABASE, StoreAddress, connect
+from storage.door import Door, DoorCertificate
 from storage.engine import Engine
-from storage.hours import HourKeeper
 from storage.retention import keep_days
-from storage.roles import RoleName, make_role
+from storage.roles import Role, RoleName, make_role
 from stream.metrics import IngestMetrics
 from stream.publish import ensure_topics
 
 logger = logging.getLogger(__name__)
-
-_HOURS_EVERY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,8 @@ class StoreOptions:
 
     data: Path
     door_port: int = 0
+    door_host: str = "127.0.0.1"
+    door_certificate: DoorCertificate | None = None  # needed beyond loopback
     memory_mb: int = 4096
     keep_raw_days: int = 400
     passwords: Mapping[RoleName, str] = field(default_factory=dict, repr=False)
@@ -54,10 +55,7 @@ def run_store(options: StoreOptions, settings: IngestSettings, stop: Event) -> N
     with ExitStack() as stack:
         engine = stack.enter_context(Engine.open(options.data, memory_limit_bytes=options.memory_mb << 20, pool_size=2))
         roles = [make_role(name, password) for name, password in options.passwords.items()]
-        anonymous = RoleName.REPORTS if RoleName.REPORTS in options.passwords else None
-        door = stack.enter_context(
-            closing(Door.open(engine, roles, database=DATABASE, port=options.door_port, anonymous=anonymous))
-        )
+        door = stack.enter_context(closing(_open_door(engine, roles, options)))
         address = StoreAddress(f"chdb://{engine.path}")
         client = stack.enter_context(connect(address))
         for migration in schema.apply(client):
@@ -68,6 +66,7 @@ def run_store(options: StoreOptions, settings: IngestSettings, stop: Event) -> N
             replication=settings.kafka.replication,
             partitions=settings.kafka.partitions or None,
         )
+        gate = PlanGate()
         registry = CollectorRegistry()
         page = serve_metrics(registry, host=settings.ingest.metrics_host, port=settings.ingest.metrics_port)
         process = stack.enter_context(
@@ -78,21 +77,31 @@ def run_store(options: StoreOptions, settings: IngestSettings, stop: Event) -> N
                     address,
                     metrics=IngestMetrics(registry),
                     journal=options.data.parent / "journal",
+                    gate=gate,
                     fault=options.fault,
                 )
             )
         )
+        stack.enter_context(BackupDesk(options.data, gate))
         tell_parent({"door": door.url, "metrics": f"http://127.0.0.1:{page.server_port}/metrics"})
-        hours = Thread(target=_keep_hours, args=(address, stop), name="hours", daemon=True)
-        hours.start()
+        keeper = Thread(target=keep_store, args=(address, KeeperSettings(), stop), name="keeper", daemon=True)
+        keeper.start()
         process.ingest.run(stop)
-        hours.join(timeout=30)
+        keeper.join(timeout=30)
 
 
-def passwords_from_environment(environment: Mapping[str, str] = os.environ) -> dict[RoleName, str]:
-    """The passwords of the door's roles, from KVANDAL_<ROLE>_PASSWORD."""
-    passwords = {name: environment.get(f"KVANDAL_{name.upper()}_PASSWORD", "") for name in RoleName}
-    return {name: text for name, text in passwords.items() if text}
+def _open_door(engine: Engine, roles: Sequence[Role], options: StoreOptions) -> Door:
+    """On loopback, whoever is on this machine may read; on a network nobody is let in without a password."""
+    is_local = options.door_host == "127.0.0.1" and options.door_certificate is None
+    return Door.open(
+        engine,
+        roles,
+        database=DATABASE,
+        host=options.door_host,
+        port=options.door_port,
+        anonymous=RoleName.REPORTS if is_local and RoleName.REPORTS in options.passwords else None,
+        certificate=options.door_certificate,
+    )
 
 
 def write_blocks_to_memory() -> None:
@@ -100,13 +109,3 @@ def write_blocks_to_memory() -> None:
     memory = Path("/dev/shm")  # noqa: S108 - that it is memory is the point
     if memory.is_dir() and os.access(memory, os.W_OK):
         tempfile.tempdir = str(memory)
-
-
-def _keep_hours(address: StoreAddress, stop: Event) -> None:
-    keeper = HourKeeper(connect(address))
-    while not stop.wait(_HOURS_EVERY_S):
-        try:
-            for computed in keeper.recompute():
-                logger.info("hours computed", extra={"table": computed.table, "first": computed.first.isoformat()})
-        except StoreUnavailableError as error:
-            logger.warning("hours not computed, trying again: %s", error)

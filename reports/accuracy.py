@@ -8,6 +8,8 @@ from types import MappingProxyType
 # Limits at full load and reference conditions: IEC 62053-22 (0.2S, 0.5S), IEC 62053-21 (1, 2).
 _ELECTRICITY = {"0.2S": 0.002, "0.5S": 0.005, "1": 0.01, "2": 0.02}
 _HEAT_PREFIX = "EN 1434 class "
+# Percent of heat for each unit of qp/q that a flow sensor of the class may be off on top of its class: EN 1434-1.
+EN_1434_FLOW_SLOPES: Mapping[int, float] = MappingProxyType({1: 0.01, 2: 0.02, 3: 0.05})
 # What is good practice for each role: feeds 0.5S, sub-meters 1, heat meters 2.
 _ASSUMED_CLASSES: Mapping[str, str] = MappingProxyType(
     {
@@ -17,6 +19,7 @@ _ASSUMED_CLASSES: Mapping[str, str] = MappingProxyType(
         "other": "1",
         "heat_handed_over": f"{_HEAT_PREFIX}2",
         "heat_rejected": f"{_HEAT_PREFIX}2",
+        "heat_own_use": f"{_HEAT_PREFIX}2",
     }
 )
 
@@ -40,6 +43,9 @@ class Accuracy:
 
     heat: HeatConditions = field(default_factory=HeatConditions)
     assumed_classes: Mapping[str, str] = field(default_factory=lambda: _ASSUMED_CLASSES)
+    # What is interpolated or booked across a reset may be off by so much of it; an assumption until the site states its
+    # own. Power of a site for AI swings, but not to nothing and not for hours.
+    estimate_limit: float = 0.2
     # Board power of GPUs has no accuracy class; vendors speak of about 5 %.
     gpu_limit: float = 0.05
 
@@ -65,10 +71,10 @@ def heat_meter_limit(flow_class: str, conditions: HeatConditions) -> float | Non
       pair of probes: 0.5 + 3 dTmin/dT;  calculator: 0.5 + dTmin/dT
     EN 1434-1, maximum permissible errors.
     """
-    slopes = {"1": 0.01, "2": 0.02, "3": 0.05}
-    if flow_class not in slopes:
+    slope = EN_1434_FLOW_SLOPES.get(int(flow_class)) if flow_class.isdecimal() else None
+    if slope is None:
         return None
-    flow = min(float(flow_class) + slopes[flow_class] * conditions.flow_ratio, 5.0)
+    flow = min(float(flow_class) + slope * conditions.flow_ratio, 5.0)
     ratio = conditions.least_difference_kelvin / conditions.difference_kelvin
     return (flow + 0.5 + 3 * ratio + 0.5 + ratio) / 100
 

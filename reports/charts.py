@@ -13,6 +13,7 @@ import altair as alt
 import polars as pl
 import vl_convert
 
+from catalogue.seen import drawable
 from reports.figures import JOULES_PER_MWH, THIN_SPACE, Peak
 from reports.period import Period, Span
 
@@ -43,28 +44,28 @@ def energy_chart(parts: pl.DataFrame, period: Period) -> str | None:
     if rows is None:
         return None
     colours = dict(zip(kinds.values(), (IT, COOLING, REST), strict=True))
-    return _svg(_bars(rows, period, colours, "Energy (MWh)").properties(width=_WIDTH, height=_HEIGHT))
+    return svg(_bars(rows, period, colours, "Energy (MWh)").properties(width=_WIDTH, height=_HEIGHT))
 
 
 def ipue_chart(parts: pl.DataFrame, period: Period, whole: float | None) -> str | None:
     """iPUE by part of the period, and that of the whole period as a rule."""
-    rows = _labelled(parts, period).with_columns(
+    rows = with_labels(parts, period).with_columns(
         ipue=pl.when(pl.col("paired_it") > 0).then(pl.col("paired_site") / pl.col("paired_it")),
         firm=pl.col("coverage") >= FIRM_COVERAGE,
     )
     if whole is None or rows["ipue"].count() < 2:
         return None
     y = alt.Y("ipue:Q", title="iPUE", scale=alt.Scale(zero=False, nice=True, padding=12))
-    base = alt.Chart(_data(rows.select("label", "ipue", "firm"))).encode(x=_part_axis(rows, period), y=y)
+    base = alt.Chart(chart_data(rows.select("label", "ipue", "firm"))).encode(x=part_axis(rows, period), y=y)
     line = base.mark_line(color=LINE, strokeWidth=2)
     fill = alt.condition("datum.firm", alt.value(LINE), alt.value(PAPER))
     points = base.mark_point(size=34, filled=True, opacity=1, stroke=LINE, strokeWidth=1.5).encode(fill=fill)
     rule = (
-        alt.Chart(_data(pl.DataFrame({"ipue": [whole]})))
+        alt.Chart(chart_data(pl.DataFrame({"ipue": [whole]})))
         .mark_rule(color=ACCENT, strokeDash=[5, 4], strokeWidth=1.5)
         .encode(y="ipue:Q")
     )
-    return _svg((rule + line + points).properties(width=_WIDTH, height=_HEIGHT))
+    return svg((rule + line + points).properties(width=_WIDTH, height=_HEIGHT))
 
 
 def heat_chart(parts: pl.DataFrame, temperatures: pl.DataFrame, period: Period) -> str | None:
@@ -78,15 +79,15 @@ def heat_chart(parts: pl.DataFrame, temperatures: pl.DataFrame, period: Period) 
         return None
     colours = dict(zip(kinds.values(), (HANDED_OVER, REJECTED), strict=True))
     title = "Heat (MWh)"
-    warmth = _labelled(parts, period).join(temperatures, on="time", how="left").select("label", "celsius")
+    warmth = with_labels(parts, period).join(temperatures, on="time", how="left").select("label", "celsius")
     y = alt.Y("celsius:Q", title="Supply (°C)", scale=alt.Scale(zero=False, padding=8), axis=alt.Axis(tickCount=3))
     points = alt.OverlayMarkDef(size=22, color=HANDED_OVER)
-    line = alt.Chart(_data(warmth)).mark_line(color=HANDED_OVER, strokeWidth=2, point=points)
-    below = line.encode(x=_part_axis(warmth, period), y=y).properties(width=_WIDTH, height=66)
+    line = alt.Chart(chart_data(warmth)).mark_line(color=HANDED_OVER, strokeWidth=2, point=points)
+    below = line.encode(x=part_axis(warmth, period), y=y).properties(width=_WIDTH, height=66)
     if not warmth["celsius"].count():
-        return _svg(_bars(rows, period, colours, title).properties(width=_WIDTH, height=_HEIGHT))
+        return svg(_bars(rows, period, colours, title).properties(width=_WIDTH, height=_HEIGHT))
     bars = _bars(rows, period, colours, title, labels=False).properties(width=_WIDTH, height=_HEIGHT - 84)
-    return _svg(alt.vconcat(bars, below, spacing=10))
+    return svg(alt.vconcat(bars, below, spacing=10))
 
 
 def power_chart(hours: pl.DataFrame, peak: Peak | None, period: Period) -> str | None:
@@ -101,7 +102,7 @@ def power_chart(hours: pl.DataFrame, peak: Peak | None, period: Period) -> str |
     if rows["power"].count() < 2:
         return None
     y = alt.Y("power:Q", title="Site power (kW)", scale=alt.Scale(zero=False, padding=16))
-    base = alt.Chart(_data(rows)).encode(x=_time_axis(period), y=y)
+    base = alt.Chart(chart_data(rows)).encode(x=_time_axis(period), y=y)
     seen = base.transform_calculate(power="datum.seen ? datum.power : null")
     layers: list[alt.Chart] = [
         seen.mark_line(color=LINE, strokeWidth=1.6, interpolate="step-after"),
@@ -109,7 +110,7 @@ def power_chart(hours: pl.DataFrame, peak: Peak | None, period: Period) -> str |
     ]
     if peak is not None:
         layers += _peak_marks(peak, period)
-    return _svg(alt.layer(*layers).properties(width=_WIDE, height=_HEIGHT))
+    return svg(alt.layer(*layers).properties(width=_WIDE, height=_HEIGHT))
 
 
 def gpu_chart(gpus: pl.DataFrame, period: Period) -> str | None:
@@ -119,7 +120,7 @@ def gpu_chart(gpus: pl.DataFrame, period: Period) -> str | None:
     )
     if rows["watts_median"].count() < 2:
         return None
-    data = _data(rows)
+    data = chart_data(rows)
     x = _time_axis(period)
     y = alt.Y("watts_low:Q", title="GPU power (W)")
     band = (
@@ -135,7 +136,7 @@ def gpu_chart(gpus: pl.DataFrame, period: Period) -> str | None:
     power = (band + median).properties(width=_WIDTH, height=_HEIGHT - 84)
     busy = alt.Y("activity:Q", title="SM active (%)", scale=alt.Scale(domain=[0, 100]), axis=alt.Axis(tickCount=3))
     activity = alt.Chart(data).mark_line(color=ACCENT, strokeWidth=2).encode(x=x, y=busy)
-    return _svg(alt.vconcat(power, activity.properties(width=_WIDTH, height=66), spacing=10))
+    return svg(alt.vconcat(power, activity.properties(width=_WIDTH, height=66), spacing=10))
 
 
 def _peak_marks(peak: Peak, period: Period) -> list[alt.Chart]:
@@ -145,7 +146,7 @@ def _peak_marks(peak: Peak, period: Period) -> list[alt.Chart]:
     middle = period.start + (period.end - period.start) / 2
     align: Literal["left", "right"] = "right" if peak.time > middle else "left"
     dx = -9 if align == "right" else 9
-    base = alt.Chart(_data(row)).encode(x=_time_axis(period), y="power:Q")
+    base = alt.Chart(chart_data(row)).encode(x=_time_axis(period), y="power:Q")
     return [
         base.mark_point(color=ACCENT, size=70, filled=True, opacity=1),
         base.mark_text(align=align, dx=dx, dy=-2, fontWeight=600).encode(text="text:N"),
@@ -155,7 +156,7 @@ def _peak_marks(peak: Peak, period: Period) -> list[alt.Chart]:
 def _stacked(parts: pl.DataFrame, period: Period, kinds: Mapping[str, str]) -> pl.DataFrame | None:
     """Long form for stacked bars: label, kind, position, mwh; None when there is nothing to stack."""
     rows = (
-        _labelled(parts, period)
+        with_labels(parts, period)
         .rename(dict(kinds))
         .select("label", *kinds.values())
         .unpivot(index="label", variable_name="kind", value_name="joules")
@@ -174,13 +175,13 @@ def _bars(
 ) -> alt.Chart:
     scale = alt.Scale(domain=list(colours), range=list(colours.values()))
     colour = alt.Color("kind:N", scale=scale, legend=alt.Legend(orient="top", title=None))
-    bars: alt.Chart = alt.Chart(_data(rows)).mark_bar()
-    x, y = _part_axis(rows, period, labels=labels), alt.Y("mwh:Q", title=title)
+    bars: alt.Chart = alt.Chart(chart_data(rows)).mark_bar()
+    x, y = part_axis(rows, period, labels=labels), alt.Y("mwh:Q", title=title)
     encoded: alt.Chart = bars.encode(x=x, y=y, color=colour, order="position:Q")
     return encoded
 
 
-def _labelled(parts: pl.DataFrame, period: Period) -> pl.DataFrame:
+def with_labels(parts: pl.DataFrame, period: Period) -> pl.DataFrame:
     """Parts with a label; the hour that comes twice when clocks go back gets a stroke."""
     label = pl.col("time").dt.strftime(_PART_FORMATS[period.span])
     again = ~pl.col("label").is_first_distinct()
@@ -188,7 +189,7 @@ def _labelled(parts: pl.DataFrame, period: Period) -> pl.DataFrame:
     return parts.sort("time").with_columns(label=label).with_columns(label=pl.col("label") + stroke)
 
 
-def _part_axis(rows: pl.DataFrame, period: Period, *, labels: bool = True) -> alt.X:
+def part_axis(rows: pl.DataFrame, period: Period, *, labels: bool = True) -> alt.X:
     # Said outright: marks without a value would take their label with them, and no two charts would agree.
     scale = alt.Scale(domain=rows["label"].unique(maintain_order=True).to_list())
     title = period.local(period.start).strftime(_PART_TITLES[period.span]) if labels else None
@@ -221,14 +222,14 @@ def _elapsed(period: Period) -> pl.Expr:
     return moved.dt.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _data(rows: pl.DataFrame) -> alt.InlineData:
+def chart_data(rows: pl.DataFrame) -> alt.InlineData:
     return alt.InlineData(values=rows.to_dicts())
 
 
-def _svg(chart: alt.TopLevelMixin) -> str:
+def svg(chart: alt.TopLevelMixin) -> str:
     spec = chart.to_dict()
     spec["config"] = _CONFIG
-    drawn = vl_convert.vegalite_to_svg(spec, vl_version=_VEGA_LITE, format_locale=_NUMBERS)
+    drawn = vl_convert.vegalite_to_svg(drawable(spec), vl_version=_VEGA_LITE, format_locale=_NUMBERS)
     return _free_standing(drawn)
 
 

@@ -3,6 +3,7 @@
 Pure functions from frames to records. A figure that cannot be told is a blank with a reason.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,6 +33,7 @@ class Role(StrEnum):
     OTHER = "other"
     HEAT_HANDED_OVER = "heat_handed_over"
     HEAT_REJECTED = "heat_rejected"
+    HEAT_OWN_USE = "heat_own_use"
 
 
 ELECTRICITY = (Role.SITE, Role.IT, Role.COOLING, Role.OTHER)
@@ -44,6 +46,7 @@ _ROLE_WORDS = {
     Role.OTHER: "other",
     Role.HEAT_HANDED_OVER: "handed-over heat",
     Role.HEAT_REJECTED: "rejected heat",
+    Role.HEAT_OWN_USE: "own-use heat",
 }
 
 
@@ -142,8 +145,8 @@ def key_figures(account: Account, definitions: Mapping[str, Definition]) -> tupl
     return (
         _energy(definitions["site_energy"], site),
         _energy(definitions["it_energy"], it),
-        _ratio(definitions["ipue"], account, Role.SITE, Role.IT),
-        _ratio(definitions["erf"], account, Role.HEAT_HANDED_OVER, Role.SITE),
+        ratio(definitions["ipue"], account, Role.SITE, Role.IT),
+        ratio(definitions["erf"], account, Role.HEAT_HANDED_OVER, Role.SITE),
         _energy(definitions["heat_handed_over"], total_of(account, Role.HEAT_HANDED_OVER)),
         _energy(definitions["heat_rejected"], total_of(account, Role.HEAT_REJECTED)),
         _mean_power(definitions["mean_power"], account),
@@ -187,11 +190,20 @@ def _enumerated(names: list[str]) -> str:
 
 
 def uncertainty_of(account: Account, role: Role) -> float:
-    meters = account.meters.filter(pl.col("role") == role).select("joules", "accuracy_class")
-    return of_sum(
+    """Relative, k = 2: limits of the meters' classes, and of what was estimated, which has an error of its own.
+
+    Meters of one role err together, and so do estimates, which are made in the same outages.
+    """
+    meters = account.meters.filter(pl.col("role") == role)
+    of_class = of_sum(
         (joules or 0.0, expanded(account.accuracy.limit(role, accuracy_class)))
-        for joules, accuracy_class in meters.iter_rows()
+        for joules, accuracy_class in meters.select("joules", "accuracy_class").iter_rows()
     )
+    of_estimates = of_sum(
+        (joules or 0.0, (share or 0.0) * expanded(account.accuracy.estimate_limit))
+        for joules, share in meters.select("joules", "share_estimated").iter_rows()
+    )
+    return math.hypot(of_class, of_estimates)
 
 
 def coverage_of(account: Account, *roles: Role) -> float:
@@ -205,7 +217,7 @@ def _energy(definition: Definition, total: Total) -> Kpi:
     return Kpi(definition, mwh, definition.unit, total.evidence, total.reason)
 
 
-def _ratio(definition: Definition, account: Account, above: Role, below: Role) -> Kpi:
+def ratio(definition: Definition, account: Account, above: Role, below: Role) -> Kpi:
     """sum(E_above) / sum(E_below), over the quarter hours in which both are wholly known."""
     missing = [total.reason for total in (total_of(account, above), total_of(account, below)) if total.joules is None]
     if missing:

@@ -1,4 +1,4 @@
-"""Energy from cumulative registers: pure functions over frames, no input or output.
+"""Energy from cumulative registers, and from power where there are none: pure functions over frames.
 
 A register's readings become steps (what was counted between two readings), steps become a curve
 (the running total of each meter), and the curve is read at quarter hours by linear interpolation.
@@ -6,99 +6,154 @@ Energy over any period is the difference of two points on the curve, so that per
 
 Units: energy in J, time in s; a frame's `time` is UTC. PUE and its kin are ratios of energies over the
 same period, never of averaged power (ISO/IEC 30134-2), which is why all of this is about energy.
+`docs/reference/ledger.md` says how each kind of reading ends.
 """
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime
-from enum import StrEnum
+import math
+from collections.abc import Iterable
 
 import polars as pl
 
-from catalogue.facility import QUALITY_STATES
+from reports.curve import interpolate
+from reports.integral import power_steps
 from reports.period import QUARTER_S, Period
+from reports.readings import (
+    EXCHANGES,
+    METERS,
+    METERS_MAY_HAVE,
+    READINGS,
+    READINGS_MAY_HAVE,
+    SERIALS,
+    TIME,
+    Sampling,
+    exchanges_of,
+    expect,
+    has_power,
+    is_usable,
+    moment,
+    seconds,
+    sound,
+)
+from reports.registers import PLAIN, Flag, register_steps
 
-TIME = pl.Datetime("ms", "UTC")
+__all__ = [
+    "EXCHANGES",
+    "METERS",
+    "METERS_MAY_HAVE",
+    "PEAK_COVERAGE",
+    "READINGS",
+    "READINGS_MAY_HAVE",
+    "SERIALS",
+    "TIME",
+    "Flag",
+    "Sampling",
+    "by_meter",
+    "by_role",
+    "exchanges_of",
+    "flags",
+    "mark_edges",
+    "quarters",
+    "side_by_side",
+    "steps",
+    "sum_of_known",
+]
 
-READINGS: Mapping[str, pl.DataType] = {
-    "resource": pl.UInt64(),
-    "time": TIME,
-    "register_joules": pl.Float64(),
-    "quality_state": pl.UInt8(),
-}
-METERS: Mapping[str, pl.DataType] = {
-    "resource": pl.UInt64(),
-    "modulus_joules": pl.Float64(),  # where the register starts again from 0
-    "ceiling_watts": pl.Float64(),  # no step may exceed it; absent for no check
-    "interval_s": pl.Float64(),  # declared; absent to take it from the readings
-}
-
-# A step over more than three intervals is a gap: the register gives its energy, not its profile.
-GAP_INTERVALS = 3
-# A register that fell from its last hundredth into its first has rolled over.
-ROLLOVER_SHARE = 0.01
 # A quarter hour that a gap touches cannot be the peak: the gap's energy is spread evenly into it.
 PEAK_COVERAGE = 0.999
-# Of a meter with a single reading, of which no interval can be told.
-UNKNOWN_INTERVAL_S = 60.0
+# Register and integral of power may differ by this share in a day.
+DISAGREEMENT_SHARE = 0.02
+# So much of a day must have been counted by both before they are compared.
+COMPARED_S = 12 * 3600.0
+# A register is coarse when its steps alone make a quarter hour's energy less sure than a class 1 meter may be.
+COARSE_SHARE = 0.01
+# Standard deviation of a reading that is rounded to steps: step / sqrt(12). JCGM 100:2008 clause F.2.2.1.
+_ROUNDED = 1 / math.sqrt(12)
 # Differences of running totals over years carry this much rounding, in seconds.
 _ROUNDING_S = 1e-3
 
-_QUALITY = {name: value for value, name in QUALITY_STATES}
+_RESOLVED = {"resource": METERS["resource"]}
+_MAY_RESOLVE = {"resolution_joules": METERS_MAY_HAVE["resolution_joules"]}
+_TOTALS = ("joules", "observed_s", "known_s", "estimated_joules", "integrated_joules", "fill_joules")
 
 
-class Flag(StrEnum):
-    """What was not plain about a step."""
-
-    RESET = "reset"
-    ROLLOVER = "rollover"
-    IMPLAUSIBLE = "implausible"
-    GAP = "gap"
-    EDGE = "gap at the period's edge"
-
-
-_PLAIN = "plain"
-
-
-def steps(readings: pl.LazyFrame, meters: pl.LazyFrame) -> pl.LazyFrame:
+def steps(readings: pl.LazyFrame, meters: pl.LazyFrame, exchanges: pl.LazyFrame | None = None) -> pl.LazyFrame:
     """What each meter counted between each reading and the one before.
 
-    Input READINGS and METERS, in any order, repeats allowed. Output, sorted by resource and time:
-    resource, start, time, kind, interval_s, joules, gap, observed_s, known_s, estimated_joules.
+    Input READINGS, METERS and EXCHANGES, in any order, repeats allowed. Output, sorted by resource
+    and time: resource, start, time, kind, interval_s, resolution_joules, gap, joules, observed_s,
+    known_s, estimated_joules, integrated_joules, fill_joules, power_joules, power_s.
 
     For readings R0 at t0 and R1 at t1, modulus M:
       joules = R1 - R0                 when that is not negative
              = R1 - R0 + M             rollover: R0 >= 0.99 M and R1 <= 0.01 M
              = R1                      reset: counted again from 0; what was counted before is lost
+             = R1 - S + (F - R0)       exchanged: S and F the new and old registers at the exchange;
+                                       without F what the old meter counted since R0 is lost,
+                                       without S nothing is told
+             = W                       frozen: R stood still for over 15 minutes while power flowed;
+                                       W is the integral of power over the same time. When the register
+                                       then catches up, its energy is spread evenly over the time in
+                                       which it stood, as that of a gap
              = 0, and not known        implausible: more than ceiling_watts allow in t1 - t0
-      observed_s = min(t1 - t0, 3 intervals)
-      estimated_joules = joules of resets and of readings that their source estimated
+      observed_s = min(t1 - t0, 3 intervals); 0 while frozen or not told
+      estimated_joules = joules of resets, of frozen time, of an exchange without F, and of readings
+                         that their source estimated
+    What a register does not tell is taken from power where the meter gives power, as estimated; of a
+    meter without register readings power is all there is (see `integral.power_steps`), and estimated
+    only when a register was declared. integrated_joules is the part of joules that is from power,
+    fill_joules what the missing time may have held and is in no other figure, power_joules and
+    power_s the integral beside the register.
     """
-    _expect(readings, READINGS)
-    _expect(meters, METERS)
-    rated = meters.select("resource", "modulus_joules", "ceiling_watts")
-    usable = _with_interval(_usable(readings, meters), meters).join(rated, on="resource")
-    known = pl.col("kind") != Flag.IMPLAUSIBLE.value
-    longest_s = GAP_INTERVALS * pl.col("interval_s")
-    return _judged(_paired(_without_spikes(usable))).select(
-        "resource",
-        "start",
-        "time",
-        "kind",
-        "interval_s",
-        joules=pl.when(known).then("joules").otherwise(0.0),
-        gap=pl.col("duration_s") > longest_s,
-        observed_s=pl.when(known).then(pl.min_horizontal("duration_s", longest_s)).otherwise(0.0),
-        known_s=pl.when(known).then("duration_s").otherwise(0.0),
-        estimated_joules=pl.when(known & _is_estimated()).then("joules").otherwise(0.0),
+    told = expect(readings, READINGS, READINGS_MAY_HAVE)
+    meters = sound(expect(meters, METERS, METERS_MAY_HAVE), {**METERS, **METERS_MAY_HAVE}, with_zero=False)
+    exchanges = None if exchanges is None else sound(expect(exchanges, EXCHANGES), EXCHANGES, with_zero=True)
+    if not has_power(readings):
+        return register_steps(told, meters, None, exchanges)
+    power = power_steps(told, meters)
+    counted = register_steps(told, meters, power, exchanges)
+    return pl.concat([counted, _beside_registers(power, told, meters)]).sort("resource", "start")
+
+
+def _beside_registers(power: pl.LazyFrame, readings: pl.LazyFrame, meters: pl.LazyFrame) -> pl.LazyFrame:
+    """Steps of power before a meter's first register reading and after its last, or of a meter without any."""
+    known = readings.filter(is_usable("register_joules"))
+    bounds = known.group_by("resource").agg(first=pl.col("time").min(), last=pl.col("time").max())
+    declared = pl.any_horizontal(pl.col("modulus_joules", "resolution_joules").is_not_null())
+    outside = pl.col("first").is_null() | (pl.col("time") <= pl.col("first")) | (pl.col("start") >= pl.col("last"))
+    in_its_place = pl.col("first").is_not_null() | pl.col("declared")
+    covered, nothing = pl.col("covered"), pl.lit(None, pl.Float64)
+    joules, filling = (pl.when(part).then("joules").otherwise(0.0) for part in (covered, ~covered))
+    covered_s = pl.when(covered).then("duration_s").otherwise(0.0)
+    return (
+        power.join(bounds, on="resource", how="left")
+        .join(meters.select("resource", declared=declared), on="resource")
+        .filter(outside)
+        .select(
+            "resource",
+            "start",
+            "time",
+            kind=pl.when(covered).then(pl.lit(PLAIN)).otherwise(pl.lit(Flag.MISSING.value)),
+            interval_s="interval_s",
+            resolution_joules=nothing,
+            gap=~covered,
+            joules=joules,
+            observed_s=pl.when(in_its_place).then(0.0).otherwise(covered_s),
+            known_s=covered_s,
+            estimated_joules=pl.when(in_its_place | pl.col("estimated")).then(joules).otherwise(0.0),
+            integrated_joules=joules,
+            fill_joules=filling,
+            power_joules=nothing,
+            power_s=nothing,
+        )
     )
 
 
 def mark_edges(steps: pl.LazyFrame, period: Period) -> pl.LazyFrame:
     """Steps, with gaps across the period's bounds as EDGE: how much fell inside is an estimate."""
     across = [
-        (pl.col("start") < _moment(bound)) & (pl.col("time") > _moment(bound)) for bound in (period.start, period.end)
+        (pl.col("start") < moment(bound)) & (pl.col("time") > moment(bound)) for bound in (period.start, period.end)
     ]
-    edge = pl.col("gap") & pl.any_horizontal(across) & (pl.col("kind") == _PLAIN)
+    edge = pl.col("gap") & pl.any_horizontal(across) & (pl.col("kind") == PLAIN)
     return steps.with_columns(
         kind=pl.when(edge).then(pl.lit(Flag.EDGE.value)).otherwise("kind"),
         estimated_joules=pl.when(edge).then("joules").otherwise("estimated_joules"),
@@ -109,17 +164,23 @@ def quarters(steps: pl.LazyFrame, meters: pl.LazyFrame, period: Period) -> pl.La
     """Energy of each meter in each quarter hour of the period.
 
     Output: resource, time (start of the quarter hour), joules (absent where nothing is known),
-    whole (all of it is known), observed_s, estimated_joules. The running totals E(t) are
-    interpolated linearly at the quarter hours: joules = E(t + 900 s) - E(t). Before a meter's first
-    reading and after its last, and where every step is implausible, the energy is not known, which
-    is not the same as 0.
+    whole (all of it is known), observed_s, estimated_joules, integrated_joules, fill_joules,
+    quantisation_joules. The running totals E(t) are interpolated linearly at the quarter hours:
+    joules = E(t + 900 s) - E(t). Before a meter's first reading and after its last, and where every
+    step is implausible, the energy is not known, which is not the same as 0.
+
+    quantisation_joules = sqrt(2) · d / sqrt(12): standard uncertainty of the difference of two readings
+    of a register that resolves d (JCGM 100:2008, clause F.2.2.1); absent where d is not declared. It is
+    that of any period, however long: what one quarter hour has too much its neighbour lacks.
     """
+    meters = sound(expect(meters, _RESOLVED, _MAY_RESOLVE), _MAY_RESOLVE, with_zero=False)
     edges = meters.select("resource").join(period.edges(), how="cross")
-    at_edges = _interpolate(_curve(steps), edges)
+    at_edges = interpolate(steps, edges, _TOTALS).sort("resource", "time")
     differences = {name: pl.col(name).shift(-1).over("resource") - pl.col(name) for name in _TOTALS}
     return (
         at_edges.with_columns(**differences)
-        .filter(pl.col("time") < _moment(period.end))
+        .filter(pl.col("time") < moment(period.end))
+        .join(meters, on="resource", how="left", maintain_order="left")
         .select(
             "resource",
             "time",
@@ -127,32 +188,118 @@ def quarters(steps: pl.LazyFrame, meters: pl.LazyFrame, period: Period) -> pl.La
             whole=pl.col("known_s").fill_null(0.0) > QUARTER_S - _ROUNDING_S,
             observed_s=pl.col("observed_s").fill_null(0.0).clip(0.0, QUARTER_S),
             estimated_joules=pl.col("estimated_joules").fill_null(0.0),
+            integrated_joules=pl.col("integrated_joules").fill_null(0.0),
+            fill_joules=pl.col("fill_joules").fill_null(0.0),
+            quantisation_joules=pl.when(pl.col("known_s") > 0).then(_quantisation()),
         )
     )
 
 
 def flags(steps: pl.LazyFrame, period: Period) -> pl.LazyFrame:
-    """What was not plain within the period: resource, start, time, flag, joules, in order of start."""
-    within = steps.filter(pl.col("time") > _moment(period.start), pl.col("start") < _moment(period.end))
-    columns = ("resource", "start", "time", "flag", "joules")
-    events = within.filter(pl.col("kind") != _PLAIN).with_columns(flag="kind").select(columns)
+    """What was not plain within the period: resource, start, time, flag, joules, in order of start.
+
+    joules is the energy of the step; of DISAGREES, by local day, register less integral of power;
+    of COARSE, for the period, the quantisation_joules that exceed 1 % of a mean quarter hour.
+    """
+    within = steps.filter(pl.col("time") > moment(period.start), pl.col("start") < moment(period.end))
+    events = within.filter(pl.col("kind") != PLAIN).with_columns(flag="kind").select(_FLAG_COLUMNS)
     # A gap may hold a reset: then it is both.
-    gaps = within.filter(pl.col("gap"), pl.col("kind") != Flag.EDGE.value)
-    gaps = gaps.with_columns(flag=pl.lit(Flag.GAP.value)).select(columns)
-    return pl.concat([events, gaps]).sort("start", "resource", "flag")
+    named = [Flag.EDGE.value, Flag.MISSING.value]
+    gaps = within.filter(pl.col("gap"), ~pl.col("kind").is_in(named))
+    gaps = gaps.with_columns(flag=pl.lit(Flag.GAP.value)).select(_FLAG_COLUMNS)
+    parts = [_without_stretches(events), _stretches(events), gaps, _disagreements(within, period), _coarse(within)]
+    return pl.concat(parts).sort("start", "resource", "flag")
+
+
+_FLAG_COLUMNS = ("resource", "start", "time", "flag", "joules")
+# Such steps come one after another by the hundred: they are told once for each stretch of time.
+_STRETCHES = (Flag.FROZEN.value, Flag.MISSING.value)
+
+
+def _without_stretches(events: pl.LazyFrame) -> pl.LazyFrame:
+    return events.filter(~pl.col("flag").is_in(_STRETCHES))
+
+
+def _stretches(events: pl.LazyFrame) -> pl.LazyFrame:
+    """Steps of one kind that follow each other without a break, as one."""
+    same = ["resource", "flag"]
+    begins = (pl.col("start") != pl.col("time").shift()).fill_null(value=True)
+    return (
+        events.filter(pl.col("flag").is_in(_STRETCHES))
+        .sort("resource", "flag", "start")
+        .with_columns(stretch=begins.cum_sum().over(same))
+        .group_by(*same, "stretch")
+        .agg(pl.col("start").min(), pl.col("time").max(), pl.col("joules").sum())
+        .select(_FLAG_COLUMNS)
+    )
+
+
+def _disagreements(within: pl.LazyFrame, period: Period) -> pl.LazyFrame:
+    """Local days in which register and integral of power differ by more than 2 %, over the time that both know.
+
+    What a coarse register may be off is allowed on top, with k = 2.
+    """
+    both = pl.col("power_s") >= pl.col("duration_s") - _ROUNDING_S
+    apart = pl.col("register") - pl.col("power")
+    allowed = DISAGREEMENT_SHARE * pl.col("register") + 2 * _quantisation().fill_null(0.0)
+    return (
+        within.with_columns(duration_s=seconds(pl.col("time") - pl.col("start")))
+        .filter(pl.col("kind") == PLAIN, both)
+        .group_by("resource", day=pl.col("start").dt.convert_time_zone(period.zone).dt.truncate("1d"))
+        .agg(
+            pl.col("resolution_joules").max(),
+            pl.col("start").min(),
+            pl.col("time").max(),
+            register=pl.col("joules").sum(),
+            power=pl.col("power_joules").sum(),
+            compared_s=pl.col("duration_s").sum(),
+        )
+        .filter(pl.col("compared_s") >= COMPARED_S, apart.abs() > allowed)
+        .with_columns(flag=pl.lit(Flag.DISAGREES.value), joules=apart)
+        .select(_FLAG_COLUMNS)
+    )
+
+
+def _coarse(within: pl.LazyFrame) -> pl.LazyFrame:
+    """Meters whose register resolves less than a quarter hour's energy asks for."""
+    counted = pl.col("joules").sum()
+    return (
+        within.group_by("resource")
+        .agg(
+            pl.col("resolution_joules").max(),
+            pl.col("start").min(),
+            pl.col("time").max(),
+            quarter=counted / pl.col("known_s").sum() * QUARTER_S,
+        )
+        .with_columns(flag=pl.lit(Flag.COARSE.value), joules=_quantisation())
+        .filter(pl.col("quarter") > 0, pl.col("joules") > COARSE_SHARE * pl.col("quarter"))
+        .select(_FLAG_COLUMNS)
+    )
+
+
+def _quantisation() -> pl.Expr:
+    """Standard uncertainty of a difference of two readings, in J."""
+    return math.sqrt(2) * _ROUNDED * pl.col("resolution_joules")
 
 
 def by_meter(quarters: pl.LazyFrame) -> pl.LazyFrame:
-    """Each meter over all the quarter hours: resource, joules, coverage, share_estimated.
+    """Each meter over all the quarter hours.
 
-    coverage = observed seconds / seconds; share_estimated = estimated J / J.
+    Output: resource, joules, coverage, share_estimated, share_integrated, fill_joules,
+    quantisation_joules. coverage = observed seconds / seconds; share_estimated = estimated J / J;
+    share_integrated = J from power / J; fill_joules is what the missing time may have held, and is
+    in no other figure; quantisation_joules as of one quarter hour, since the register's other
+    readings cancel.
     """
     return (
         quarters.group_by("resource")
         .agg(
             joules=sum_of_known("joules"),
             coverage=pl.col("observed_s").sum() / (pl.len() * QUARTER_S),
-            share_estimated=_share_estimated(),
+            share_estimated=_share("estimated_joules"),
+            share_integrated=_share("integrated_joules"),
+            fill_joules=pl.col("fill_joules").sum(),
+            quantisation_joules=pl.col("quantisation_joules").max(),
         )
         .sort("resource")
     )
@@ -195,133 +342,5 @@ def sum_of_known(name: str) -> pl.Expr:
     return pl.when(pl.col(name).count() > 0).then(pl.col(name).sum())
 
 
-_TOTALS = ("joules", "observed_s", "known_s", "estimated_joules")
-
-
-def _expect(frame: pl.LazyFrame, schema: Mapping[str, pl.DataType]) -> None:
-    """TypeError unless the frame has the columns of `schema`; others are ignored."""
-    found = frame.collect_schema()
-    for name, wanted in schema.items():
-        if found.get(name) != wanted:
-            raise TypeError(f"column {name} is {found.get(name, 'missing')}; the ledger needs {wanted}")
-
-
-def _usable(readings: pl.LazyFrame, meters: pl.LazyFrame) -> pl.LazyFrame:
-    """Readings that are there and not bad, one for each meter and time whatever their order was."""
-    quality = pl.col("quality_state")
-    return (
-        readings.join(meters.select("resource"), on="resource", how="semi")
-        .filter(pl.col("register_joules").is_not_null(), quality.is_null() | (quality != _QUALITY["bad"]))
-        .group_by("resource", "time")
-        .agg(pl.col("register_joules", "quality_state").max())
-        .sort("resource", "time")
-    )
-
-
-def _with_interval(readings: pl.LazyFrame, meters: pl.LazyFrame) -> pl.LazyFrame:
-    """Readings with their nominal interval_s: declared, else the median of the meter's UTC day.
-
-    By day, because a meter may have been backfilled at one pace and be read live at another.
-    """
-    pace = _seconds(pl.col("time").diff().over("resource"))
-    declared = meters.select("resource", declared_s="interval_s")
-    return (
-        readings.with_columns(pace_s=pace)
-        .with_columns(
-            day_s=pl.col("pace_s").median().over("resource", pl.col("time").dt.truncate("1d")),
-            always_s=pl.col("pace_s").median().over("resource"),
-        )
-        .join(declared, on="resource", how="left")
-        .with_columns(interval_s=pl.coalesce("declared_s", "day_s", "always_s", pl.lit(UNKNOWN_INTERVAL_S)))
-        .drop("pace_s", "day_s", "always_s", "declared_s")
-    )
-
-
-def _without_spikes(readings: pl.LazyFrame) -> pl.LazyFrame:
-    """Readings without single ones that rise above the ceiling and fall back at once: garbage, not energy."""
-    before, after = (pl.col("register_joules").shift(n).over("resource") for n in (1, -1))
-    duration_s = _seconds(pl.col("time").diff().over("resource"))
-    rise = (pl.col("register_joules") - before) > pl.col("ceiling_watts") * duration_s
-    spike = rise & (after < pl.col("register_joules")) & (after >= before)
-    return readings.sort("resource", "time").filter(~spike.fill_null(value=False))
-
-
-def _paired(readings: pl.LazyFrame) -> pl.LazyFrame:
-    """Each reading with the one before it: start, before, duration_s, difference."""
-    return (
-        readings.sort("resource", "time")
-        .with_columns(
-            start=pl.col("time").shift().over("resource"), before=pl.col("register_joules").shift().over("resource")
-        )
-        .drop_nulls("start")
-        .with_columns(
-            duration_s=_seconds(pl.col("time") - pl.col("start")),
-            difference=pl.col("register_joules") - pl.col("before"),
-        )
-    )
-
-
-def _judged(pairs: pl.LazyFrame) -> pl.LazyFrame:
-    """Pairs with their kind and joules; those above the ceiling are implausible, whatever else they are."""
-    too_much = (pl.col("joules") > pl.col("ceiling_watts") * pl.col("duration_s")).fill_null(value=False)
-    kind = pl.when(too_much).then(pl.lit(Flag.IMPLAUSIBLE.value)).otherwise("kind")
-    return pairs.with_columns(kind=_kind_of_step()).with_columns(joules=_joules_of_step()).with_columns(kind=kind)
-
-
-def _kind_of_step() -> pl.Expr:
-    before, now, modulus = pl.col("before"), pl.col("register_joules"), pl.col("modulus_joules")
-    rolled = (before >= (1 - ROLLOVER_SHARE) * modulus) & (now <= ROLLOVER_SHARE * modulus)
-    fell = pl.when(rolled.fill_null(value=False)).then(pl.lit(Flag.ROLLOVER.value)).otherwise(pl.lit(Flag.RESET.value))
-    return pl.when(pl.col("difference") < 0).then(fell).otherwise(pl.lit(_PLAIN))
-
-
-def _joules_of_step() -> pl.Expr:
-    return (
-        pl.when(pl.col("kind") == Flag.ROLLOVER.value)
-        .then(pl.col("difference") + pl.col("modulus_joules"))
-        .when(pl.col("kind") == Flag.RESET.value)
-        .then("register_joules")
-        .otherwise("difference")
-    )
-
-
-def _is_estimated() -> pl.Expr:
-    estimated = (pl.col("quality_state") == _QUALITY["estimated"]).fill_null(value=False)
-    return estimated | (pl.col("kind") == Flag.RESET.value)
-
-
-def _curve(steps: pl.LazyFrame) -> pl.LazyFrame:
-    """Running totals of each meter at each of its readings, from 0 at the first."""
-    totals = steps.select("resource", "time", *(pl.col(name).cum_sum().over("resource") for name in _TOTALS))
-    origin = steps.group_by("resource").agg(time=pl.col("start").min())
-    origin = origin.with_columns(pl.lit(0.0).alias(name) for name in _TOTALS)
-    return pl.concat([origin, totals]).sort("time", "resource")
-
-
-def _interpolate(curve: pl.LazyFrame, points: pl.LazyFrame) -> pl.LazyFrame:
-    """The running totals at `points` (resource, time): linear between readings, level outside them."""
-    curve = curve.with_columns(at=pl.col("time"))
-    points = points.sort("time", "resource")
-    below = points.join_asof(curve, on="time", by="resource", strategy="backward", check_sortedness=False)
-    both = below.join_asof(curve, on="time", by="resource", strategy="forward", suffix="_above", check_sortedness=False)
-    span_ms = (pl.col("at_above") - pl.col("at")).dt.total_milliseconds()
-    share = pl.when(span_ms > 0).then((pl.col("time") - pl.col("at")).dt.total_milliseconds() / span_ms).otherwise(0.0)
-    between = {
-        name: pl.coalesce(
-            pl.col(name) + share * (pl.col(f"{name}_above") - pl.col(name)), pl.col(name), pl.col(f"{name}_above")
-        )
-        for name in _TOTALS
-    }
-    return both.select("resource", "time", **between).sort("resource", "time")
-
-
-def _share_estimated() -> pl.Expr:
-    return pl.when(pl.col("joules").sum() > 0).then(pl.col("estimated_joules").sum() / pl.col("joules").sum())
-
-
-def _seconds(duration: pl.Expr) -> pl.Expr:
-    return duration.dt.total_milliseconds() / 1000
-
-
-def _moment(value: datetime) -> pl.Expr:
-    return pl.lit(value, dtype=TIME)
+def _share(part: str) -> pl.Expr:
+    return pl.when(pl.col("joules").sum() > 0).then(pl.col(part).sum() / pl.col("joules").sum())

@@ -4,16 +4,17 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
-DEFAULT_ZONE = "Europe/Oslo"
+from catalogue.zone import DEFAULT_ZONE, zone_of
+
 # Settlement, and every time zone's offset, go by quarter hours.
 QUARTER = timedelta(minutes=15)
 QUARTER_S = QUARTER.total_seconds()
 
-_TEXT = re.compile(r"(\d{4})(?:-(\d{2}))?(?:-(\d{2}))?")
+_TEXT = re.compile(r"([0-9]{4})(?:-([0-9]{2}))?(?:-([0-9]{2}))?")
 
 
 class Span(StrEnum):
@@ -41,8 +42,11 @@ class Period:
     @classmethod
     def parse(cls, text: str, zone: str = DEFAULT_ZONE) -> "Period":
         """The period written as 2026, 2026-10 or 2026-10-05 in an IANA time zone; ValueError says what is wrong."""
-        place, (first, last, span) = _zone(zone), _days(text)
-        return cls(text, span, zone, _midnight(first, place), _midnight(last, place))
+        place, (first, last, span) = zone_of(zone), _days(text)
+        try:
+            return cls(text, span, zone, _midnight(first, place), _midnight(last, place))
+        except OverflowError as error:
+            raise ValueError(f"period is {text!r}, which begins or ends outside of the calendar in {zone}") from error
 
     @property
     def seconds(self) -> float:
@@ -65,13 +69,6 @@ class Period:
 
     def local(self, moment: datetime) -> datetime:
         return moment.astimezone(ZoneInfo(self.zone))
-
-
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise ValueError(f"no time zone {name!r}; give an IANA name such as {DEFAULT_ZONE}") from error
 
 
 def _days(text: str) -> tuple[date, date, Span]:

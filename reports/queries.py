@@ -7,7 +7,7 @@ import polars as pl
 
 from catalogue import COOLING, GPU, POWER, Metric, Table
 from reports.figures import ROLES
-from reports.ledger import READINGS, TIME
+from reports.ledger import READINGS, READINGS_MAY_HAVE, SERIALS, TIME
 from reports.period import Period, Span
 from storage.reader import Parameter, Reader, Schema
 
@@ -16,6 +16,11 @@ MARGIN = timedelta(days=1)
 
 ENERGY_REGISTER = POWER.metric("energy_import_joules")
 HEAT_REGISTER = COOLING.metric("heat_register_joules")
+# What flows while a register counts, from the same device.
+_POWER_BESIDE = {
+    ENERGY_REGISTER.name: POWER.metric("active_power_watts"),
+    HEAT_REGISTER.name: COOLING.metric("heat_flow_watts"),
+}
 
 _METERS: Schema = {
     "resource": pl.UInt64(),
@@ -28,7 +33,9 @@ _METERS: Schema = {
     "modulus_joules": pl.Float64(),
     "rated_watts": pl.Float64(),
     "interval_s": pl.Float64(),
+    "resolution_joules": pl.Float64(),
 }
+_REGISTERS: Schema = {**READINGS, **READINGS_MAY_HAVE}
 _KINDS: Schema = {
     "kind": pl.String(),
     "things": pl.UInt64(),
@@ -36,7 +43,7 @@ _KINDS: Schema = {
     "rated_watts": pl.Float64(),
     "some_name": pl.String(),
 }
-_GPUS: Schema = {
+GPUS: Schema = {
     "time": TIME,
     "joules": pl.Float64(),
     "gpus": pl.UInt64(),
@@ -92,12 +99,35 @@ SELECT
     attributes['off_taker'] AS off_taker,
     toFloat64OrNull(attributes['register_modulus_joules']) AS modulus_joules,
     toFloat64OrNull(attributes['nominal_power_watts']) AS rated_watts,
-    toFloat64OrNull(attributes['interval_s']) AS interval_s
+    toFloat64OrNull(attributes['interval_s']) AS interval_s,
+    toFloat64OrNull(attributes['register_resolution_joules']) AS resolution_joules
 FROM ({_KNOWN_RESOURCES})
 WHERE kind IN ('feeder', 'meter', 'heat_meter') AND role IN {{roles:Array(String)}}
 ORDER BY role, name, resource
 """  # noqa: S608 - constants of this module; values are bound
     return reader.query(sql, {"end": _text(period.end), "roles": [role.value for role in ROLES]}, _METERS)
+
+
+def read_serials(reader: Reader, meters: list[int], period: Period) -> pl.DataFrame:
+    """Every serial number that each meter ever had up to the period's end, as the ledger's SERIALS.
+
+    `register_start_joules` and `register_final_joules` are what the new and the old register showed
+    when the meter was exchanged.
+    """
+    if not meters:
+        return pl.DataFrame(schema=dict(SERIALS))
+    sql = """
+SELECT
+    resource,
+    source,
+    valid_from,
+    attributes['serial'] AS serial,
+    toFloat64OrNull(attributes['register_start_joules']) AS start_joules,
+    toFloat64OrNull(attributes['register_final_joules']) AS final_joules
+FROM inventory
+WHERE resource IN {meters:Array(UInt64)} AND valid_from <= {last:DateTime('UTC')} AND attributes['serial'] != ''
+"""
+    return reader.query(sql, {"meters": meters, "last": _text(period.end + MARGIN)}, SERIALS)
 
 
 def read_stock(reader: Reader, period: Period) -> Stock:
@@ -130,22 +160,24 @@ def holds_raw(table: Table, period: Period, now: datetime) -> bool:
 def read_registers(
     reader: Reader, table: Table, metric: Metric, meters: list[int], period: Period, *, exact: bool
 ) -> pl.DataFrame:
-    """The readings of a register, as the ledger's READINGS.
+    """The readings of a register, as the ledger's READINGS, with power_watts.
 
-    `exact` takes the raw rows: exact times, so that gaps and the period's bounds are exact; of a
-    few meters only, so that this is at most some million rows. Otherwise each quarter hour's first
-    minute, as settlement does: a reset then hides what was counted since the quarter hour before.
+    `exact` takes the raw rows: exact times, so that gaps and the period's bounds are exact, and the
+    power beside the register; of a few meters only, so that this is at most some million rows.
+    Otherwise each quarter hour's first minute, as settlement does, without power: a reset then hides
+    what was counted since the quarter hour before, and a frozen register is not found.
     """
     if not meters:
-        return pl.DataFrame(schema=dict(READINGS))
+        return pl.DataFrame(schema=dict(_REGISTERS))
     sql = _raw_register(table, metric) if exact else _quarterly_register(table, metric)
     bounds = {"first": _text(period.start - MARGIN), "last": _text(period.end + MARGIN)}
-    return reader.query(sql, {**bounds, "meters": meters}, READINGS)
+    return reader.query(sql, {**bounds, "meters": meters}, _REGISTERS)
 
 
 def _raw_register(table: Table, metric: Metric) -> str:
     return f"""
-SELECT resource, time, {metric.name} AS register_joules, quality_state
+SELECT resource, time, {metric.name} AS register_joules, quality_state,
+    {_POWER_BESIDE[metric.name].name} AS power_watts
 FROM {table.name}
 WHERE time BETWEEN {{first:DateTime('UTC')}} AND {{last:DateTime('UTC')}} AND resource IN {{meters:Array(UInt64)}}
 """  # noqa: S608 - names from the catalogue; values are bound
@@ -154,7 +186,7 @@ WHERE time BETWEEN {{first:DateTime('UTC')}} AND {{last:DateTime('UTC')}} AND re
 def _quarterly_register(table: Table, metric: Metric) -> str:
     return f"""
 SELECT minute.resource AS resource, minute.time AS time, min(minute.{metric.name}_min) AS register_joules,
-    max(minute.quality_state_max_raw) AS quality_state
+    max(minute.quality_state_max_raw) AS quality_state, CAST(NULL AS Nullable(Float64)) AS power_watts
 FROM {table.name}_1m AS minute
 WHERE time BETWEEN {{first:DateTime('UTC')}} AND {{last:DateTime('UTC')}} AND resource IN {{meters:Array(UInt64)}}
     AND toMinute(time) % 15 = 0
@@ -180,19 +212,30 @@ GROUP BY resource, time
     return reader.query(sql, {**_bounds(period), "meters": meters}, _TEMPERATURES)
 
 
-def read_gpus(reader: Reader, period: Period, now: datetime) -> pl.DataFrame:
+def read_gpus(
+    reader: Reader, period: Period, now: datetime, *, within: tuple[datetime, datetime] | None = None
+) -> pl.DataFrame:
     """All GPUs by local day (by hour for a day's report), grouped in ClickHouse: a row a day.
+
+    `within` is the part of the period that is read, all of it unless given.
 
     joules is the sum of what the agents sent; gpu_hours counts the hours in which each GPU was
     heard; watts_low, _median and _high are the 5th, 50th and 95th percentile of the GPUs' means.
     """
+    minutes = period.span is not Span.YEAR and now - period.start < GPU.retention.minute
+    sql = gpus_sql(minutes=minutes, hourly=period.span is Span.DAY)
+    first, last = within or (period.start, period.end)
+    return reader.query(sql, {"first": _text(first), "last": _text(last), "zone": period.zone}, GPUS)
+
+
+def gpus_sql(*, minutes: bool, hourly: bool) -> str:
+    """GPUS between `first` and `last` by hour or by day of `zone`."""
     power, activity = GPU.metric("power_watts"), GPU.metric("sm_active_ratio")
     energy = GPU.metric("energy_joules")
     joules = _scaled(f"sum(tier.{energy.name}_sum_raw)", energy)
-    minutes = period.span is not Span.YEAR and now - period.start < GPU.retention.minute
     source = f"{GPU.name}_1m AS tier" if minutes else f"{GPU.name}_1h AS tier FINAL"
-    part = "toStartOfHour(tier.time)" if period.span is Span.DAY else "toStartOfDay(tier.time, {zone:String})"
-    sql = f"""
+    part = "toStartOfHour(tier.time)" if hourly else "toStartOfDay(tier.time, {zone:String})"
+    return f"""
 SELECT
     part AS time,
     sum(gpu_joules) AS joules,
@@ -221,7 +264,6 @@ FROM
 GROUP BY part
 ORDER BY part
 """  # noqa: S608 - names from the catalogue; values are bound
-    return reader.query(sql, {**_bounds(period), "zone": period.zone}, _GPUS)
 
 
 def _mean(metric: Metric, tier: str = "minute") -> str:

@@ -92,7 +92,7 @@ class SiteReport:
 
 def render_html(report: SiteReport) -> str:
     """The page. Every text is escaped; only the charts, whose texts Vega has escaped, go in as markup."""
-    template = _environment().get_template("site.html")
+    template = template_environment().get_template("site.html")
     return template.render(
         report=report,
         flags=report.flags[:FLAGS_SHOWN],
@@ -158,7 +158,7 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
 
 
-def _environment() -> Environment:
+def template_environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("reports"),
         autoescape=True,

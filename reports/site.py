@@ -1,7 +1,7 @@
 """The site report: reads one period of one site, computes the ledger, writes one page."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -9,12 +9,15 @@ from pathlib import Path
 import polars as pl
 
 from catalogue import COOLING, POWER
-from reports import balance, charts, figures, ledger, queries
+from reports import balance, capacity, charts, figures, fleet_days, ledger, queries
 from reports.accuracy import Accuracy
+from reports.capacity_queries import read_rack_registers
 from reports.definitions import definitions, pue_category
 from reports.figures import HEAT, JOULES_PER_MWH, Account, Kpi, Quality, Role
 from reports.ledger import Flag
 from reports.period import Period
+from reports.readings import TIME
+from reports.register_facts import RegisterFacts, calibrated, read_register_facts
 from reports.render import (
     Chart,
     FlagLine,
@@ -30,6 +33,8 @@ from storage.reader import Reader
 
 # A rating leaves room for time stamps that are off by a tick; garbage is orders of magnitude above.
 CEILING_OVER_RATING = 2.0
+# From 1 % of its rated current on, a class 0.5S meter keeps limits of error: IEC 62053-22.
+COUNTS_FROM_RATING = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +46,26 @@ class ReportSettings:
     accuracy: Accuracy = field(default_factory=Accuracy)
 
 
+def _no_quarters() -> pl.DataFrame:
+    return pl.DataFrame(schema={"resource": pl.UInt64(), "time": TIME, "joules": pl.Float64()})
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SiteData:
-    """What was read for one report; `registers` are the readings of all meters, electrical and heat."""
+    """What was read for one report; `registers` are the readings of all meters, electrical and heat.
+
+    `serials` is the history of their serial numbers, without which no meter counts as exchanged. `commissioned_racks`:
+    the quarter hours of racks that were being commissioned.
+    """
 
     meters: pl.DataFrame
     stock: queries.Stock
     registers: pl.DataFrame
     temperatures: pl.DataFrame
     gpus: pl.DataFrame
+    serials: pl.DataFrame | None = None
+    facts: RegisterFacts = field(default_factory=RegisterFacts)
+    commissioned_racks: pl.DataFrame = field(default_factory=_no_quarters)
 
 
 def write_site_report(
@@ -75,8 +91,9 @@ def write_site_report(
 
 
 def read_site(reader: Reader, period: Period, now: datetime) -> SiteData:
-    """Everything that a site report needs, in six queries."""
-    meters = queries.read_meters(reader, period)
+    """Everything that a site report needs, the registers of what no sensor tells included."""
+    facts = read_register_facts(reader, period, now)
+    meters = calibrated(queries.read_meters(reader, period), facts.calibrations)
     heat = pl.col("role").is_in([*HEAT])
     electrical_ids = meters.filter(~heat)["resource"].to_list()
     heat_ids = meters.filter(heat)["resource"].to_list()
@@ -91,21 +108,38 @@ def read_site(reader: Reader, period: Period, now: datetime) -> SiteData:
         stock=queries.read_stock(reader, period),
         registers=pl.concat(registers),
         temperatures=queries.read_heat_temperatures(reader, heat_ids, period),
-        gpus=queries.read_gpus(reader, period, now),
+        gpus=fleet_days.read_gpus(reader, fleet_days.read_kept_days(reader, period), period, now),
+        serials=queries.read_serials(reader, [*electrical_ids, *heat_ids], period),
+        facts=facts,
+        commissioned_racks=_read_commissioned_racks(reader, meters, facts, period),
     )
+
+
+def _read_commissioned_racks(
+    reader: Reader, meters: pl.DataFrame, facts: RegisterFacts, period: Period
+) -> pl.DataFrame:
+    """The quarter hours of what was being commissioned and is no meter."""
+    racks = sorted({one.resource for one in facts.commissioning} - set(meters["resource"].to_list()))
+    if not racks:
+        return _no_quarters()
+    registers = read_rack_registers(reader, racks, period)
+    return capacity.rack_quarters(racks, registers, period).select("resource", "time", "joules")
 
 
 def build_report(
     data: SiteData, period: Period, *, now: datetime, counts: PipelineCounts | None, settings: ReportSettings
 ) -> SiteReport:
     """The report from what was read; pure."""
-    steps = _steps(data, period)
+    steps = steps_of(data, period)
     quarters = ledger.quarters(steps.lazy(), data.meters.lazy(), period).collect()
     flags = ledger.flags(steps.lazy(), period).collect()
-    account = _account(data, quarters, flags, period, settings)
+    account = account_of(data, quarters, flags, period, settings)
     electrical = data.meters.filter(pl.col("role") == Role.IT)["measured_at"].to_list()
     category = settings.pue_category or pue_category(electrical)
-    kpis = figures.key_figures(account, definitions(category=category, part_name=period.part_name))
+    kpis = tuple(
+        _within_boundary(kpi, account, quarters, data, period)
+        for kpi in figures.key_figures(account, definitions(category=category, part_name=period.part_name))
+    )
     cut_off = _cut_off(data, period)
     site = settings.site_name or data.stock.site_name or "Unnamed site"
     return SiteReport(
@@ -114,7 +148,7 @@ def build_report(
         category=category,
         cut_off=cut_off,
         generated_at=period.local(now),
-        software=_software(),
+        software=software(),
         summary=_summary(site, period, kpis),
         complete=now >= period.end,
         kpis=kpis,
@@ -127,12 +161,36 @@ def build_report(
     )
 
 
-def _steps(data: SiteData, period: Period) -> pl.DataFrame:
-    rated = data.meters.with_columns(ceiling_watts=pl.col("rated_watts") * CEILING_OVER_RATING)
-    return ledger.mark_edges(ledger.steps(data.registers.lazy(), rated.lazy()), period).collect()
+def _within_boundary(kpi: Kpi, account: Account, quarters: pl.DataFrame, data: SiteData, period: Period) -> Kpi:
+    """iPUE without the load of what was being commissioned, by the boundary version that began last."""
+    commissioning = data.facts.commissioning
+    if kpi.definition.key != "ipue" or kpi.value is None or not commissioning:
+        return kpi
+    version = max(commissioning, key=lambda one: (one.start, one.boundary_version)).boundary_version
+    known = pl.concat([quarters.select("resource", "time", "joules"), data.commissioned_racks])
+    it = account.meters.filter(pl.col("role") == Role.IT)["resource"].to_list()
+    inside = [*it, *data.commissioned_racks["resource"].unique().to_list()]
+    site = account.quarters.select("time", "site_joules", "it_joules")
+    (line,) = capacity.boundary_lines(
+        site, known, [one for one in commissioning if one.boundary_version == version], inside, period
+    )
+    if line.ipue is None or line.excluded_mwh is None:
+        said = line.reason or "Nothing but commissioning drew IT power."
+        return replace(kpi, note=f"Commissioning is in it (boundary {version}). {said} {kpi.note}".strip())
+    left_out = f"Boundary {version}: {line.excluded_mwh:.4g} MWh of commissioning left out; with it {kpi.value:.4g}."
+    return replace(kpi, value=line.ipue, note=f"{left_out} {kpi.note}".strip())
 
 
-def _account(
+def steps_of(data: SiteData, period: Period) -> pl.DataFrame:
+    rated = data.meters.with_columns(
+        ceiling_watts=pl.col("rated_watts") * CEILING_OVER_RATING,
+        frozen_above_watts=pl.col("rated_watts") * COUNTS_FROM_RATING,
+    )
+    exchanges = None if data.serials is None else ledger.exchanges_of(data.serials.lazy())
+    return ledger.mark_edges(ledger.steps(data.registers.lazy(), rated.lazy(), exchanges), period).collect()
+
+
+def account_of(
     data: SiteData, quarters: pl.DataFrame, flags: pl.DataFrame, period: Period, settings: ReportSettings
 ) -> Account:
     roles = data.meters.lazy().select("resource", "role")
@@ -155,7 +213,7 @@ def _account(
 
 
 def _flag_counts(flags: pl.DataFrame) -> pl.LazyFrame:
-    kind, is_gap = pl.col("flag"), pl.col("flag").is_in([Flag.GAP, Flag.EDGE])
+    kind, is_gap = pl.col("flag"), pl.col("flag").is_in([Flag.GAP, Flag.EDGE, Flag.MISSING])
     return (
         flags.lazy()
         .group_by("resource")
@@ -276,7 +334,7 @@ def _quality_words(kpi: Kpi) -> str:
     return f"{kpi.quality} ({coverage} of the time observed)" if kpi.quality is not Quality.BLANK else kpi.quality
 
 
-def _software() -> str:
+def software() -> str:
     try:
         return f"Kvandal {version('kvandal')}"
     except PackageNotFoundError:

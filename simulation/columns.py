@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalogue import facility as catalogue_facility
+from catalogue.facility import LeakState
 from simulation import thermal
 from simulation.climate import Climate
 from simulation.fluid import PG25, WATER, Fluid, flow_for, temperature_rise
@@ -28,7 +29,6 @@ STATIC_PRESSURE_PA = 250_000.0
 LEAK_PRESSURE_PA = -45_000.0  # beyond the 20 kPa at which a hidden leak is suspected
 
 _QUALITY = {name: value for value, name in catalogue_facility.QUALITY_STATES}
-_LEAK = {name: value for value, name in catalogue_facility.LEAK_STATES}
 _BREAKER = {name: value for value, name in catalogue_facility.BREAKER_STATES}
 _EQUIPMENT = {name: value for value, name in catalogue_facility.EQUIPMENT_STATES}
 
@@ -94,7 +94,7 @@ def rack_columns(site: Site, instruments: Instruments, state: Facility) -> Colum
         "valve_position_ratio": state.rack_valve,
         "air_inlet_temperature_celsius": np.broadcast_to(air[..., None], state.rack_w.shape),
         "power_supply_count": state.rack_supplies,
-        "leak_state": np.where(state.rack_leak, float(_LEAK["critical"]), float(_LEAK["dry"])),
+        "leak_state": np.where(state.rack_leak, float(LeakState.CRITICAL), float(LeakState.DRY)),
         "quality_state": np.full(state.rack_w.shape, float(_QUALITY["good"])),
     }
 
@@ -155,7 +155,7 @@ def _cdus(site: Site, instruments: Instruments, state: Facility) -> Columns:
         "valve_position_ratio": np.clip(0.2 + 0.75 * share, 0.0, 1.0),
         "reservoir_level_ratio": 0.88 + instruments.level.at(state.time_s) - np.where(leak, 0.15, 0.0),
         "dew_point_temperature_celsius": _dew_points(instruments, state, flow),
-        "leak_state": np.where(leak, float(_LEAK["warning"]), float(_LEAK["dry"])),
+        "leak_state": np.where(leak, float(LeakState.WARNING), float(LeakState.DRY)),
         "equipment_state": np.where(state.cdu_tripped, float(_EQUIPMENT["degraded"]), float(_EQUIPMENT["running"])),
     }
 
@@ -170,7 +170,7 @@ def _loops(site: Site, instruments: Instruments, state: Facility) -> Columns:
         **_exchange(flow, state.loop_heat_w, supply),
         "secondary_pressure_pascals": np.full(flow.shape, STATIC_PRESSURE_PA),
         "dew_point_temperature_celsius": _dew_points(instruments, state, flow),
-        "leak_state": np.full(flow.shape, float(_LEAK["dry"])),
+        "leak_state": np.full(flow.shape, float(LeakState.DRY)),
         "equipment_state": np.full(flow.shape, float(_EQUIPMENT["running"])),
     }
 

@@ -22,6 +22,18 @@ from simulation.columns import Columns, Facility, Instruments, cooling_columns, 
 from simulation.faults import Effect, Hazard, Scope, SiteEvent, Strike
 from simulation.fluid import WATER, flow_for
 from simulation.gpu import GpuView, gpu_columns, limits_w
+from simulation.health import (
+    CORRECTED_PER_S,
+    RECOVERED_PER_S,
+    SCALE_OUT_SHARE,
+    TRACES,
+    WEAKNESS_SIGMA,
+    HealthView,
+    PortView,
+    health_columns,
+    port_columns,
+    trouble_of,
+)
 from simulation.jobs import (
     JobInterval,
     Scheduler,
@@ -151,6 +163,9 @@ class Simulation:
             heat_start_j=rng.uniform(60, 120, 2) * day_j,
             volume_start=rng.uniform(60, 120, 2) * day_j / 42e6,  # 42 MJ/m³ at 10 K
         )
+        weakness = rng.lognormal(-(WEAKNESS_SIGMA**2) / 2, WEAKNESS_SIGMA, (2, *gpu))  # with a mean of 1
+        self._corrected_per_s, self._recovered_per_s = CORRECTED_PER_S * weakness[0], RECOVERED_PER_S * weakness[1]
+        self._built_s = self.start_s - past.mean() * 86_400.0  # memory errors have a past too
 
     def _begin(self) -> None:
         """The first jobs start and the plant is in balance with their mean power."""
@@ -316,6 +331,7 @@ class Simulation:
 
     def _begin_outage(self, where: _Active, time_s: float) -> None:
         self._count(where, +1)
+        self._leave_trace(where)
         gpus = (where.end_tray - where.first_tray) * (4 if where.gpu < 0 else 1)
         strike = where.strike
         number = self._pushed
@@ -329,6 +345,7 @@ class Simulation:
         trays = np.arange(where.first_tray, where.end_tray)
         self._settle(trays, time_s, self._waves(trays, time_s))
         self._count(where, -1)
+        self._clear_trouble(where, time_s)
         if Effect.OFF in where.strike.effects:
             self._state.boot_s[trays] = time_s
         closed = Outage(outage.resource, outage.fault, outage.condition, outage.gpus, outage.start_s, time_s)
@@ -347,6 +364,27 @@ class Simulation:
         elif strike.scope is Scope.RACK:
             state.rack_brakes[where.place] += change if Effect.BRAKE in strike.effects else 0
             state.rack_leaks[where.place] += change if Effect.OFF in strike.effects else 0
+
+    def _leave_trace(self, where: _Active) -> None:
+        """What the slow counters keep of a fault, and what they show until its repair."""
+        number = trouble_of(where.strike)
+        if number == 0:
+            return
+        state, place, trace = self._state, self._span(where), TRACES[number]
+        state.trouble[place] = number
+        state.errors[place] += trace.uncorrectable
+        state.remapped[place] += trace.rows
+        state.lost_links[place] += trace.lost_links
+        state.port_downs[place] += trace.port_downs
+
+    def _clear_trouble(self, where: _Active, time_s: float) -> None:
+        """A repair ends the signs of its own fault; where the GPU was out of use, its driver is loaded anew."""
+        state, place = self._state, self._span(where)
+        mine = state.trouble[place] == trouble_of(where.strike)
+        state.trouble[place] = np.where(mine, 0, state.trouble[place])
+        if where.strike.condition is not GpuCondition.DEGRADED:
+            state.loaded_s[place] = time_s
+            state.errors_loaded[place] = state.errors[place]
 
     # Accounts of single trays
 
@@ -681,6 +719,46 @@ class Simulation:
             "uptime_seconds": np.floor(uptime),
         }
 
+    def read_health(self) -> Columns:
+        """The gpu_health table now, shape (trays, 4); amounts are since the previous call."""
+        state = self._state
+        before_s = float(state.health_read_s[0])
+        view = HealthView(
+            trouble=state.trouble,
+            corrected=_happened(self._corrected_per_s, state.loaded_s, self.time_s),
+            corrected_in_life=_happened(self._corrected_per_s, self._built_s, self.time_s),
+            uncorrectable=state.errors - state.errors_loaded,
+            uncorrectable_in_life=state.errors,
+            rows=state.remapped,
+            recovered_links=_happened(self._recovered_per_s, before_s, self.time_s),
+            lost_links=state.lost_links - state.lost_links_read,
+            dark=state.effects[Effect.DARK] > 0,
+        )
+        columns = health_columns(view)
+        # A dark GPU's counter goes on: what it lost is told when it is back.
+        state.lost_links_read = np.where(view.dark, state.lost_links_read, state.lost_links)
+        state.health_read_s = np.array([self.time_s])
+        return columns
+
+    def read_ports(self) -> Columns:
+        """The port table now, shape (trays, 4), a port for each GPU; amounts are since the previous call."""
+        state = self._state
+        dt_s = self.time_s - float(state.port_read_s[0])
+        job = self._scheduler.slots[self._scheduler.tray_slot]
+        waiting = (1 - 0.6 * self._mean_drive()) * (self._scheduler.tray_slot > 0)  # as NVLink is, in simulation/gpu.py
+        view = PortView(
+            trouble=state.trouble,
+            sent_bytes=(SCALE_OUT_SHARE * dt_s * waiting * job["nvlink"])[:, None] * self._silicon,
+            downs=state.port_downs - state.port_downs_read,
+            off=state.effects[Effect.OFF] > 0,
+        )
+        columns = port_columns(view)
+        state.port_downs_read = np.where(
+            np.isnan(columns["link_downed_count"]), state.port_downs_read, state.port_downs
+        )
+        state.port_read_s = np.array([self.time_s])
+        return columns
+
     def snapshot(self) -> Snapshot:
         """Every table at this instant; reads GPUs and trays, so their amounts start again."""
         state = self.facility()
@@ -801,7 +879,10 @@ class Simulation:
 
     def _restore(self, arrays: Arrays, document: dict[str, Any]) -> None:
         self.time_s = document["time_s"]
-        self._state = State(**{f.name: arrays[f"state.{f.name}"] for f in fields(State)})
+        # A site that an older version saved has not yet what was added since: that begins anew.
+        fresh = State.new(self.site, self.time_s)
+        kept = {f.name: arrays.get(f"state.{f.name}", getattr(fresh, f.name)) for f in fields(State)}
+        self._state = State(**kept)
         self._scheduler.restore(document["scheduler"], arrays["slots"], arrays["tray_slot"])
         self.gpu_carrier.remainder, self.tray_carrier.remainder = arrays["gpu_remainder"], arrays["tray_remainder"]
         self._hot_c, self._cold_c, self._outside_c = arrays["hot_c"], arrays["cold_c"], document["outside_c"]
@@ -819,6 +900,12 @@ class Simulation:
             fleet_marks=fleet_from(arrays),
             outages=[_outage_from(outage) for outage in document["outages"]],
         )
+
+
+def _happened(per_s: Floats, since_s: Floats | float, now_s: float) -> Floats:
+    """How many whole events of a steady rate fell between two instants, of which each counts from the epoch."""
+    counted: Floats = np.floor(per_s * now_s) - np.floor(per_s * since_s)
+    return counted
 
 
 def _outage_from(document: dict[str, Any]) -> Outage:

@@ -46,7 +46,7 @@ class Resource:
 class Site:
     """Sizes, ids and places. Index arrays run over trays, racks, CDUs and halls in order.
 
-    Ids: `gpu_ids` (trays, 4), `tray_ids`, `rack_ids`, `cdu_ids`, `loop_ids` (one a hall),
+    Ids: `gpu_ids` and `port_ids` (trays, 4), `tray_ids`, `rack_ids`, `cdu_ids`, `loop_ids` (one a hall),
     `heat_meter_ids` (handed over, rejected), `meter_ids` (site, cooling, other, IT of each hall).
     `rack_tray`, `cdu_rack`, `hall_rack` and `hall_cdu` hold the first child's index, as `reduceat` takes it.
     """
@@ -55,6 +55,7 @@ class Site:
     seed: int
     gpu_count: int
     gpu_ids: Ids
+    port_ids: Ids
     tray_ids: Ids
     rack_ids: Ids
     cdu_ids: Ids
@@ -88,6 +89,7 @@ class Site:
             seed=seed,
             gpu_count=gpus,
             gpu_ids=ids(ResourceKind.GPU, map(places.gpu, range(gpus))).reshape(-1, GPUS_PER_TRAY),
+            port_ids=ids(ResourceKind.PORT, map(places.port, range(gpus))).reshape(-1, GPUS_PER_TRAY),
             tray_ids=ids(ResourceKind.TRAY, map(places.tray, range(places.trays))),
             rack_ids=ids(ResourceKind.RACK, map(places.rack, range(places.racks))),
             cdu_ids=ids(ResourceKind.CDU, map(places.cdu, range(len(cdu_rack)))),
@@ -173,6 +175,11 @@ class _Places:
     def tray(self, tray: int) -> str:
         return f"{self.rack(tray // TRAYS_PER_RACK)}-T{tray % TRAYS_PER_RACK:02d}"
 
+    def port(self, port: int) -> str:
+        """A network adapter for each GPU."""
+        tray, place = divmod(port, GPUS_PER_TRAY)
+        return f"{self.tray(tray)}-P{place}"
+
     def cdu(self, cdu: int) -> str:
         return f"{self.site}-{self.seed}-CDU{cdu:04d}"
 
@@ -206,6 +213,7 @@ class _Inventory:
         yield from map(self._rack, range(self._site.racks))
         yield from map(self._tray, range(self._site.trays))
         yield from map(self._gpu, range(self._site.gpu_count))
+        yield from map(self._port, range(self._site.gpu_count))
 
     def _hall(self, hall: int) -> str:
         return f"{self._site.name}-{self._site.seed}-H{hall + 1}"
@@ -241,6 +249,12 @@ class _Inventory:
         name = f"{self._tray_name(tray)} / gpu {place}"
         parent = int(self._site.tray_ids[tray])
         return Resource(ResourceKind.GPU, self._places.gpu(gpu), name, parent, attributes=attributes)
+
+    def _port(self, port: int) -> Resource:
+        tray, place = divmod(port, GPUS_PER_TRAY)
+        parent = int(self._site.tray_ids[tray])
+        name, attributes = f"{self._tray_name(tray)} / port {place}", {"model": "ConnectX-8", "rate": "800 Gb/s"}
+        return Resource(ResourceKind.PORT, self._places.port(port), name, parent, attributes=attributes)
 
     def _cooling(self) -> Iterator[Resource]:
         yield from map(self._loop, range(self._site.halls))

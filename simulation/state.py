@@ -60,6 +60,17 @@ class State:
     gpu_read_s: Floats  # (1,)
     tray_read_j: Floats
     tray_read_s: Floats  # (1,)
+    trouble: NDArray[np.int64]  # (trays, 4), place in health.TRACES of what is not repaired yet
+    loaded_s: Floats  # (trays, 4), when the driver was last loaded
+    errors: Floats  # (trays, 4), memory errors that could not be corrected
+    errors_loaded: Floats  # likewise, as of when the driver was loaded
+    remapped: Floats  # (trays, 4), rows
+    lost_links: Floats  # (trays, 4)
+    port_downs: Floats  # (trays, 4)
+    health_read_s: Floats  # (1,)
+    lost_links_read: Floats
+    port_read_s: Floats  # (1,)
+    port_downs_read: Floats
 
     @classmethod
     def new(cls, site: Site, start_s: float) -> "State":
@@ -107,4 +118,15 @@ class State:
             gpu_read_s=np.full(1, start_s),
             tray_read_j=each(trays),
             tray_read_s=np.full(1, start_s),
+            trouble=np.zeros(gpu, dtype=np.int64),
+            loaded_s=np.full(gpu, start_s),
+            errors=each(gpu),
+            errors_loaded=each(gpu),
+            remapped=each(gpu),
+            lost_links=each(gpu),
+            port_downs=each(gpu),
+            health_read_s=np.full(1, start_s),
+            lost_links_read=each(gpu),
+            port_read_s=np.full(1, start_s),
+            port_downs_read=each(gpu),
         )

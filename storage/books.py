@@ -1,7 +1,8 @@
 """Ingest's books in ClickHouse: what was seen, and the single owner's plans."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 from uuid import UUID
 
 from clickhouse_connect.driver.client import Client
@@ -42,6 +43,28 @@ ORDER BY sequence
 """
 
 
+_LINES_WITHIN = """
+WITH {ranges:Array(Tuple(UInt32, UInt64, UInt64))} AS ranges
+SELECT uniqExact(partition, offset)
+FROM frames
+WHERE topic_id = {topic_id:UUID} AND log_epoch = {log_epoch:UInt32}
+  AND partition IN arrayMap(r -> r.1, ranges)
+  AND offset BETWEEN arrayMin(r -> r.2, ranges) AND arrayMax(r -> r.3, ranges)
+  AND arrayExists(r -> partition = r.1 AND offset >= r.2 AND offset < r.3, ranges)
+"""
+
+
+class OffsetRange(Protocol):
+    """Offsets [first, end) of one partition."""
+
+    @property
+    def partition(self) -> int: ...
+    @property
+    def first(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+
+
 class FrameBooks:
     """Reads the table `frames`."""
 
@@ -80,6 +103,30 @@ class FrameBooks:
                 parameters={"topic_id": str(topic_id), "partitions": sorted(partitions)},
             ).result_rows
         return int(rows[0][0]) if rows else None
+
+    def lines_within(self, topic_id: UUID, log_epoch: int, ranges: Iterable[OffsetRange]) -> int:
+        """How many records of these ranges of one log have a line."""
+        parameters = {
+            "topic_id": str(topic_id),
+            "log_epoch": log_epoch,
+            "ranges": [(found.partition, found.first, found.end) for found in ranges],
+        }
+        with store_errors("reading which records are known"):
+            rows = self._client.query(_LINES_WITHIN, parameters=parameters).result_rows
+        return int(rows[0][0])
+
+    def stored_end(self, topic_id: UUID) -> tuple[int, dict[int, int]]:
+        """The newest log epoch of the topic's frames, and the offset after the last one by partition.
+
+        Where a partition has frames of several log epochs, its newest one tells.
+        """
+        with store_errors("reading how far frames are stored"):
+            rows = self._client.query(
+                "SELECT partition, log_epoch, max(offset) + 1 FROM frames WHERE topic_id = {topic_id:UUID} "
+                "GROUP BY partition, log_epoch ORDER BY log_epoch DESC LIMIT 1 BY partition",
+                parameters={"topic_id": str(topic_id)},
+            ).result_rows
+        return max((epoch for _, epoch, _ in rows), default=0), {partition: end for partition, _, end in rows}
 
     def _pieces(self, parameters: Mapping[str, object], source: int, epoch_ms: int) -> Iterator[StoredTicks]:
         with store_errors("reading which frames are stored"):

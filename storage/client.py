@@ -4,6 +4,7 @@ Everything in Kvandal names its store by URL: `http://host:8123`, `https://host:
 `chdb:///var/lib/kvandal/clickhouse` for the embedded engine in this very process.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ _PASSING_CODES = frozenset({159, 202, 209, 210, 241, 242, 243, 252, 425, 999})
 
 # 60 unknown table, 81 unknown database: nobody has applied the migrations.
 _NO_SCHEMA_CODES = frozenset({60, 81})
+_FOREIGN_ANSWER = re.compile(r"HTTP status (\d{3})\b")
 
 
 class StoreUnavailableError(ConnectionError):
@@ -41,12 +43,14 @@ class StoreAddress:
     user: str = "default"
     password: str = field(default="", repr=False)
     database: str = DATABASE
+    ca_file: str = ""  # who signed the store's certificate; empty = whom this machine trusts
 
 
-def connect(address: StoreAddress) -> Client:
+def connect(address: StoreAddress, *, answer_timeout_s: int = 300) -> Client:
     """A client of the store, with inserts synchronous: `async_insert` is on by default since 26.x.
 
-    Raises StoreUnavailableError when nothing answers, ValueError for a URL of another kind.
+    A server that is silent for `answer_timeout_s` counts as away: one that lost its power says nothing at all. Raises
+    StoreUnavailableError when nothing answers, ValueError for a URL of another kind.
     """
     parts = urlsplit(address.url)
     settings = {"async_insert": 0}
@@ -65,8 +69,10 @@ def connect(address: StoreAddress) -> Client:
             username=address.user,
             password=address.password,
             database=address.database,
+            ca_cert=address.ca_file or None,
             settings=settings,
             autogenerate_session_id=False,
+            send_receive_timeout=answer_timeout_s,
         )
 
 
@@ -78,6 +84,9 @@ def store_errors(what: str) -> Iterator[None]:
     except Error as error:
         # Without a code the error came from the transport, not from ClickHouse.
         if error.code is None:
+            if status := _FOREIGN_ANSWER.search(str(error)):
+                # Without its body: what a proxy says back may hold what it was told, our password too.
+                raise StoreUnavailableError(f"{what}: no answer of ClickHouse's (HTTP status {status[1]})") from None
             raise StoreUnavailableError(f"{what}: no answer ({_root_cause(error)})") from error
         if error.code in _PASSING_CODES:
             raise StoreUnavailableError(f"{what}: {_first_line(error)}") from error
@@ -95,7 +104,7 @@ def _root_cause(error: BaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    """ClickHouse's own words, without the client's preamble and the version at the end."""
+    """ClickHouse's own words, without the client's preamble, the statement and the version at the end."""
     text = str(error).strip().split("\n", 1)[0]
     _, marker, said = text.partition("DB::Exception: ")
-    return (said if marker else text).split(" (version ", 1)[0][:500]
+    return (said if marker else text).split(" (version ", 1)[0].split(" In scope ", 1)[0][:500]

@@ -197,7 +197,7 @@ def _rollup_aliases(table: Table) -> Iterator[str]:
             yield f"    {metric.name} Nullable(Float64) ALIAS {value} COMMENT {quote(metric.brief + ', sum')}"
         if metric.extremes or metric.kind is Kind.REGISTER:
             for part, word in (("min", "lowest"), ("max", "highest")):
-                value = f"{metric.name}_{part}_raw{scale}"
+                value = f"{_widened(metric, f'{metric.name}_{part}_raw')}{scale}"
                 comment = quote(f"{metric.brief}, {word}")
                 yield f"    {metric.name}_{part} Nullable(Float64) ALIAS {value} COMMENT {comment}"
 
@@ -206,7 +206,13 @@ def _alias(metric: Metric) -> str:
     raw, absent = metric.column, metric.stored.absent
     if metric.kind in (Kind.STATE, Kind.BITS):
         return f"{metric.name} Nullable({metric.stored.clickhouse}) ALIAS nullIf({raw}, {absent})"
-    return f"{metric.name} Nullable(Float64) ALIAS nullIf({raw}, {absent}){_scale(metric.resolution)}"
+    value = _widened(metric, f"nullIf({raw}, {absent})")
+    return f"{metric.name} Nullable(Float64) ALIAS {value}{_scale(metric.resolution)}"
+
+
+def _widened(metric: Metric, value: str) -> str:
+    """The value as a float where it has 64 bits: multiplied as a whole number it could wrap."""
+    return f"toFloat64({value})" if metric.stored.bits == 64 and metric.resolution != 1 else value
 
 
 def _scale(resolution: Fraction) -> str:

@@ -1,8 +1,8 @@
 """An HTTP door to the embedded engine that speaks ClickHouse's HTTP interface.
 
-clickhouse-connect and curl use it as they use a server. What differs: answers are never compressed, sessions and query
-ids are accepted and ignored, external data is refused, and a result is complete in memory before its first byte leaves
-(so an error always has its own status), which is why every role has a ceiling on it.
+clickhouse-connect, clickhouse-go and curl use it as they use a server. What differs: answers are never compressed,
+sessions and query ids are accepted and ignored, external data is refused, and a result is complete in memory before its
+first byte leaves (so an error always has its own status), which is why every role has a ceiling on it.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import sys
 import threading
 import uuid
@@ -27,7 +28,7 @@ import zlib
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -49,6 +50,7 @@ from storage.engine import (
     QueryRefusedError,
     quote_identifier,
 )
+from storage.revision import CUSTOM_SERIALIZATION, UnknownTypeError, with_revision
 from storage.roles import (
     Role,
     RoleName,
@@ -128,6 +130,27 @@ _PASSWORD_VARIABLE = "KVANDAL_{role}_PASSWORD"  # noqa: S105 — a pattern for n
 
 class PortInUseError(OSError):
     """Another process listens on the door's port."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoorCertificate:
+    """With what the door shows who it is: files in PEM, the certificate with its chain."""
+
+    certificate_file: Path
+    key_file: Path
+
+    def context(self) -> ssl.SSLContext:
+        """Raises `ValueError` with one sentence when a file cannot be used."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            # An encrypted key would make OpenSSL ask a terminal; nobody is there to answer.
+            context.load_cert_chain(self.certificate_file, self.key_file, password="")
+        except (OSError, ssl.SSLError) as error:
+            why = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+            files = f"The door's certificate {self.certificate_file} and key {self.key_file}"
+            raise ValueError(f"{files} cannot be used: {why or 'they are not PEM'}.") from error
+        return context
 
 
 class ClientGoneError(ConnectionError):
@@ -343,7 +366,8 @@ class Desk:
         check_format(result_format)
         with self._borrow(self._pools[call.role.name]) as handle:
             handle.override_settings(settings)
-            return Reply(handle.query(sql, result_format, params), result_format)
+            answer = handle.query(sql, result_format, params)
+        return Reply(_for_revision(answer, result_format, call.params), result_format)
 
     def _insert(self, call: Call, head: InsertHead, settings: Mapping[str, str], data: bytes) -> Reply:
         parsed = self._parse(f"{head.statement} FORMAT {head.format}")
@@ -398,6 +422,17 @@ def _read_settings(call: Call) -> dict[str, str]:
     for name, value in settings.items():
         check_setting(call.role, name, value)
     return settings
+
+
+def _for_revision(answer: Answer, result_format: str, params: Mapping[str, str]) -> Answer:
+    """The answer in the form of the protocol's revision that the client speaks, where that makes a difference."""
+    spoken = params.get("client_protocol_version", "")
+    if result_format != "Native" or not spoken.isdecimal() or int(spoken) < CUSTOM_SERIALIZATION:
+        return answer
+    try:
+        return replace(answer, body=with_revision(answer.body))
+    except UnknownTypeError as error:
+        raise QueryRefusedError.of(ErrorCode.NOT_IMPLEMENTED, f"{error}.") from error
 
 
 def _read_statement(call: Call, head: bytes) -> str:
@@ -509,13 +544,19 @@ def _summarize(answer: Answer) -> str:
     )
 
 
-def _is_local_name(host: str) -> bool:
+def is_local_name(host: str) -> bool:
+    """Whether a Host header names this machine: a page in a browser can reach loopback only under a name of its own."""
     name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
     name = name.strip("[]")
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return name in ("localhost", "")
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether listening on `host` is out of reach for other machines; an empty host means every interface."""
+    return bool(host) and is_local_name(host)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -579,7 +620,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, params: dict[str, str], body: _Body, *, readonly: bool) -> None:
         user, password = _read_credentials(self.headers, params)
-        local = _is_local_name(self.headers.get("Host", ""))
+        local = is_local_name(self.headers.get("Host", ""))
         role = self.server.reception.admit(user, password, local=local)
         decoded = decode_body(body, self.headers.get("Content-Encoding", ""))
         content_type = self.headers.get("Content-Type", "")
@@ -629,7 +670,15 @@ class _Server(ThreadingHTTPServer):
     # Without it a door that was just closed keeps its port for a minute; on Linux it does not share a live one.
     allow_reuse_address = True
 
-    def __init__(self, address: tuple[str, int], desk: Desk, reception: Reception, version: tuple[str, str]) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        desk: Desk,
+        reception: Reception,
+        version: tuple[str, str],
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self.tls = tls
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.desk = desk
         self.reception = reception
@@ -638,10 +687,21 @@ class _Server(ThreadingHTTPServer):
         self._open: set[socket.socket] = set()
         super().__init__(address, _Handler)
 
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        connection, address = super().get_request()
+        if self.tls is not None:
+            # The handshake comes with the first read, in the connection's own thread: nobody can hold up the others.
+            connection.settimeout(_IDLE_TIMEOUT_S)
+            connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
+
     def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
         connection = cast(socket.socket, request)  # the tuple is UDP's
         if not self._places.acquire(blocking=False):
-            connection.sendall(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            if self.tls is None:  # otherwise there was no handshake yet, and no time for one
+                connection.sendall(
+                    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+                )
             self.shutdown_request(connection)
             return
         self._open.add(connection)
@@ -657,13 +717,18 @@ class _Server(ThreadingHTTPServer):
             self._places.release()
 
     def handle_error(self, _request: object, client_address: object) -> None:
-        _log.exception("A request failed in the door", extra={"client": str(client_address)})
+        fields = {"client": str(client_address)}
+        if isinstance(sys.exception(), (ConnectionError, ssl.SSLError)):
+            _log.debug("A client went away amid its request", extra=fields)
+        else:
+            _log.exception("A request failed in the door", extra=fields)
 
     def hang_up(self) -> None:
         """End reading on every connection; answers under way still leave."""
         for connection in list(self._open):
             try:
-                connection.shutdown(socket.SHUT_RD)
+                # Not SSLSocket's own: it would let answers under way go on without TLS.
+                socket.socket.shutdown(connection, socket.SHUT_RD)
             except OSError:
                 continue  # already gone
 
@@ -686,18 +751,23 @@ class Door:
         host: str = "127.0.0.1",
         port: int = 0,
         anonymous: RoleName | None = None,
+        certificate: DoorCertificate | None = None,
     ) -> Self:
         """Serve `database` of `engine`, making it if it is missing; port 0 takes a free one.
 
-        `anonymous` names a reading role for requests without credentials, on loopback only. Raises `PortInUseError`,
-        `ValueError` for what cannot be served safely, and `EngineUnavailableError`.
+        With a `certificate` it speaks TLS only; beyond loopback it must. `anonymous` names a reading role for requests
+        without credentials, on loopback only. Raises `PortInUseError`, `ValueError` for what cannot be served safely,
+        and `EngineUnavailableError`.
         """
         _check_anonymous(roles, anonymous, host)
+        if certificate is None and not _is_loopback(host):
+            raise ValueError(f"The door on {host} would carry passwords in clear; give a certificate, or 127.0.0.1.")
+        tls = certificate.context() if certificate else None
         _prepare_database(engine, database)
         desk = Desk(engine, roles, database)
         version, timezone = engine.query("SELECT version(), timezone()").decode().rstrip("\n").split("\t")
         try:
-            server = _Server((host, port), desk, Reception(roles, anonymous), (version, timezone))
+            server = _Server((host, port), desk, Reception(roles, anonymous), (version, timezone), tls)
         except OSError as error:
             raise PortInUseError(
                 f"The door cannot listen on {host}:{port} ({error.strerror}); stop what does or give another port."
@@ -711,7 +781,8 @@ class Door:
     @property
     def url(self) -> str:
         host = str(self._server.server_address[0])
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        scheme = "http" if self._server.tls is None else "https"
+        return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
 
     def close(self) -> None:
         """Stop listening, wait for queries under way, and close the door's handles. Not the engine."""
@@ -736,7 +807,7 @@ def _check_anonymous(roles: Sequence[Role], anonymous: RoleName | None, host: st
     role = next((role for role in roles if role.name == anonymous), None)
     if role is None or not role.readonly:
         raise ValueError(f"The anonymous role {anonymous} is not one of the door's reading roles; name one of those.")
-    if not _is_local_name(host):
+    if not _is_loopback(host):
         raise ValueError(f"The door on {host} cannot have an anonymous role; listen on 127.0.0.1 or leave it out.")
 
 
@@ -749,16 +820,32 @@ def _prepare_database(engine: Engine, database: str) -> None:
         raise ValueError(f"The database {database} is of the engine {kind}; give the name of an Atomic one.")
 
 
-def _read_roles(environment: Mapping[str, str]) -> list[Role]:
-    passwords = {name: environment.get(_PASSWORD_VARIABLE.format(role=name.upper()), "") for name in RoleName}
-    return [make_role(name, password) for name, password in passwords.items() if password]
+def read_passwords(environment: Mapping[str, str]) -> dict[RoleName, str]:
+    """The roles' passwords, from KVANDAL_<ROLE>_PASSWORD or from the file that KVANDAL_<ROLE>_PASSWORD_FILE names.
+
+    A role without a password is not among them. Raises `ValueError` for a file that cannot be read.
+    """
+    found = {name: _read_password(environment, _PASSWORD_VARIABLE.format(role=name.upper())) for name in RoleName}
+    return {name: password for name, password in found.items() if password}
+
+
+def _read_password(environment: Mapping[str, str], variable: str) -> str:
+    if variable in environment or f"{variable}_FILE" not in environment:
+        return environment.get(variable, "")
+    file = Path(environment[f"{variable}_FILE"])
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ValueError(f"{variable}_FILE names {file}, which cannot be read: {why}; give a readable file") from error
 
 
 def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m storage.door",
         description="Serve an embedded ClickHouse over HTTP. The first line on stdout is the port.",
-        epilog="A role exists if KVANDAL_INGEST_PASSWORD, _REPORTS_, _GRAFANA_ or _ADMIN_PASSWORD is set.",
+        epilog="A role exists if KVANDAL_INGEST_PASSWORD, _REPORTS_, _GRAFANA_ or _ADMIN_PASSWORD is set, or one of "
+        "these with _FILE.",
     )
     parser.add_argument("--path", type=Path, required=True, help="data directory")
     parser.add_argument("--host", default="127.0.0.1")
@@ -766,6 +853,8 @@ def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--database", default="kvandal")
     parser.add_argument("--anonymous", type=RoleName, help="reading role for requests without credentials")
     parser.add_argument("--memory-limit-bytes", type=int)
+    parser.add_argument("--certificate", type=Path, help="speak TLS with this certificate; needs --key")
+    parser.add_argument("--key", type=Path)
     return parser.parse_args(arguments)
 
 
@@ -781,11 +870,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             door = stack.enter_context(
                 Door.open(
                     engine,
-                    _read_roles(os.environ),
+                    [make_role(name, password) for name, password in read_passwords(os.environ).items()],
                     database=options.database,
                     host=options.host,
                     port=options.port,
                     anonymous=options.anonymous,
+                    certificate=DoorCertificate(options.certificate, options.key) if options.certificate else None,
                 )
             )
             sys.stdout.write(f"{door.port}\n")

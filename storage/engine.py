@@ -12,6 +12,7 @@ The directory stays locked until the clients are closed too.
 
 import fcntl
 import json
+import logging
 import os
 import queue
 import re
@@ -25,6 +26,10 @@ from tempfile import NamedTemporaryFile
 from types import TracebackType
 from typing import IO, Protocol, Self, cast
 from urllib.parse import urlencode
+
+from storage.tokens import forget_tokens_without_parts
+
+logger = logging.getLogger(__name__)
 
 _ERROR_CODE = re.compile(r"Code: (\d+)\. DB::Exception: ")
 _TRAILING_VERSION = re.compile(r" \(version [^()]*(?:\([^()]*\))?\)\s*$")
@@ -283,12 +288,20 @@ class Engine:
     def open(cls, path: Path, *, memory_limit_bytes: int | None, pool_size: int = _MERGE_THREADS) -> Self:
         """Open the data directory, creating it if needed; `pool_size` is the number of merge threads.
 
+        What the kill of an earlier process left half done is put right first (storage/tokens.py).
+
         Raises `EngineUnavailableError` with one sentence when another process has the directory, when it cannot be
         written, or when this process already has an engine on another directory.
         """
         resolved = Path(os.path.realpath(path))
         _check_directory(resolved)
         _check_not_held(resolved)
+        if not _is_running(resolved):
+            for token in forget_tokens_without_parts(resolved):
+                logger.warning(
+                    "an insert was killed between its token and its part: the token is forgotten",
+                    extra={"folder": str(token.table_folder), "part": token.part},
+                )
         options = {"background_pool_size": str(pool_size)}
         if memory_limit_bytes is not None:
             options["max_server_memory_usage"] = str(memory_limit_bytes)
@@ -372,7 +385,7 @@ def _render_setting(value: str | None) -> str:
 
 def _check_directory(path: Path) -> None:
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)  # who can read its files needs no role of the door's
     except OSError as error:
         raise EngineUnavailableError(
             f"The data directory {path} cannot be made ({error.strerror}); give another directory."
@@ -396,6 +409,18 @@ def _check_not_held(path: Path) -> None:
         raise EngineUnavailableError(
             f"The data directory {path} is in use by {holder}; stop that process or give another directory."
         )
+
+
+def _is_running(path: Path) -> bool:
+    """Whether an engine, of this process even, has the directory now."""
+    try:
+        with (path / "status").open("rb") as status:
+            fcntl.flock(status.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _find_holder(descriptor: int, status: str) -> str | None:

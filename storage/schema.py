@@ -12,7 +12,7 @@ from catalogue import TABLES, Table
 from storage.client import StoreRefusedError, store_errors
 from storage.ddl import hour_table, minute_table, minute_view, raw_table
 
-_BOOKS = """
+BOOKS = """
 CREATE TABLE IF NOT EXISTS schema_migrations
 (
     number UInt32,
@@ -80,7 +80,7 @@ def apply(client: Client) -> list[Migration]:
     StoreRefusedError when an applied file has changed: write a new migration instead.
     """
     with store_errors("creating the migration table"):
-        client.command(_BOOKS)
+        client.command(BOOKS)
     states = status(client)
     for state in states:
         if state.changed:

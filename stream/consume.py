@@ -17,7 +17,7 @@ from kafka.errors import (  # type: ignore[import-untyped]
 from kafka.structs import MemberState, OffsetAndMetadata  # type: ignore[import-untyped]
 
 from stream.batch import Record
-from stream.client import KafkaAddress, kafka_errors, make_admin, make_consumer
+from stream.client import ANSWER_MS, KafkaAddress, kafka_errors, make_admin, make_consumer
 from stream.clock import Clock
 from stream.log import Bounds, LogUnavailableError, Partition
 from stream.plan import FencedError, Plan, PlanStore, Range, Standing, decode_note, encode_note
@@ -27,6 +27,11 @@ logger = logging.getLogger(__name__)
 # A join that a short poll leaves half done is forgotten by kafka-python 3.0.12: give it time.
 _JOIN_POLL_S = 0.5
 _TOPIC_CHECK_S = 5.0
+# A fetch is bounded by its compressed bytes, and readings that hardly change unpack to a hundred times as many: what
+# one poll hands over is bounded by what the records before were like.
+POLL_BYTES = 32 << 20
+FIRST_RECORDS = 500
+MOST_RECORDS = 20_000
 _FENCED = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
 
 
@@ -58,6 +63,7 @@ class KafkaLog:
         self._lost: set[Partition] = set()
         self._gained: set[Partition] = set()
         self._paused = False
+        self._most_records = FIRST_RECORDS
         self.consumer = make_consumer(address, group=group, session_timeout_ms=session_timeout_ms)
         if owned:
             self._assign(topics)
@@ -65,12 +71,13 @@ class KafkaLog:
             self.consumer.subscribe(list(topics), listener=_Listener(self))
 
     def poll(self, timeout_s: float) -> Mapping[Partition, list[Record]]:
+        """Records of about POLL_BYTES at most: their number is what the client can be told."""
         self._check_topics()
         if not self._stable():
             timeout_s = max(timeout_s, _JOIN_POLL_S)
         try:
             with kafka_errors("reading from Kafka"):
-                polled = self.consumer.poll(timeout_ms=round(timeout_s * 1000))
+                polled = self.consumer.poll(timeout_ms=round(timeout_s * 1000), max_records=self._most_records)
         except LogUnavailableError as error:
             if not isinstance(error.__cause__, OffsetOutOfRangeError):
                 raise
@@ -79,10 +86,12 @@ class KafkaLog:
             return {}
         if not self._stable():
             self.consumer._coordinator.request_rejoin()
-        return {
+        found = {
             Partition(tp.topic, tp.partition): [Record(r.partition, r.offset, r.value or b"") for r in records]
             for tp, records in polled.items()
         }
+        self._most_records = _records_within_budget(found, self._most_records)
+        return found
 
     def take_changes(self) -> tuple[frozenset[Partition], frozenset[Partition]]:
         lost, gained = frozenset(self._lost), frozenset(self._gained)
@@ -90,6 +99,7 @@ class KafkaLog:
         return lost, gained
 
     def topic_id(self, topic: str) -> UUID:
+        self._compare_ids([topic])
         return self._topic_ids[topic]
 
     def bounds(self, partition: Partition) -> Bounds | None:
@@ -97,8 +107,8 @@ class KafkaLog:
             return None
         key = _key(partition)
         with kafka_errors(f"asking for the bounds of {partition.topic}"):
-            first = self.consumer.beginning_offsets([key])[key]
-            end = self.consumer.end_offsets([key])[key]
+            first = self.consumer.beginning_offsets([key], timeout_ms=ANSWER_MS)[key]
+            end = self.consumer.end_offsets([key], timeout_ms=ANSWER_MS)[key]
         return Bounds(first, end)
 
     def seek(self, partition: Partition, offset: int) -> None:
@@ -115,7 +125,7 @@ class KafkaLog:
             self.consumer.resume(*assigned)
 
     def close(self) -> None:
-        self.consumer.close(autocommit=False)
+        self.consumer.close(autocommit=False, timeout_ms=ANSWER_MS)
         self._admin.close()
 
     def lose(self, partitions: Iterable[Partition]) -> None:
@@ -147,16 +157,18 @@ class KafkaLog:
         return self._owned or self.consumer.group_metadata().state != MemberState.REBALANCING
 
     def _check_topics(self) -> None:
-        """A topic that was made anew has the same name and other records: start over with it."""
         now_s = self._clock.monotonic_s()
-        if now_s - self._checked_s < _TOPIC_CHECK_S:
-            return
-        self._checked_s = now_s
-        found = self._ask_topic_ids(list(self._topic_ids))
+        if now_s - self._checked_s >= _TOPIC_CHECK_S:
+            self._checked_s = now_s
+            self._compare_ids(list(self._topic_ids))
+
+    def _compare_ids(self, topics: Sequence[str]) -> None:
+        """A topic that was made anew has the same name and other records: start over with all of its partitions."""
+        found = self._ask_topic_ids(topics)
         renewed = {topic for topic, topic_id in found.items() if topic_id != self._topic_ids[topic]}
+        self._topic_ids |= found
         if renewed:
             logger.error("topics were made anew: opening a new log epoch", extra={"topics": sorted(renewed)})
-            self._topic_ids = found
             assigned = self.consumer.assignment()
             self._reopen({Partition(tp.topic, tp.partition) for tp in assigned if tp.topic in renewed})
 
@@ -167,6 +179,15 @@ class KafkaLog:
         if missing:
             raise LogUnavailableError(f"topics {', '.join(sorted(missing))} do not exist; run `kvandal topics apply`")
         return {topic["name"]: UUID(str(topic["topic_id"])) for topic in described}
+
+
+def _records_within_budget(polled: Mapping[Partition, Sequence[Record]], before: int) -> int:
+    """How many records of the size of those just polled make POLL_BYTES; at most twice as many as the last time."""
+    count = sum(len(records) for records in polled.values())
+    if not count:
+        return before
+    mean_bytes = sum(len(record.value) for records in polled.values() for record in records) / count
+    return max(1, min(round(POLL_BYTES / max(mean_bytes, 1.0)), 2 * before, MOST_RECORDS))
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -198,7 +219,7 @@ class CommittedPlans:
     def standing(self, topic: str, topic_id: UUID, partitions: frozenset[int]) -> Standing:
         (number,) = partitions
         with kafka_errors("reading the last commit"):
-            committed = self._consumer.committed(TopicPartition(topic, number), metadata=True)
+            committed = self._consumer.committed(TopicPartition(topic, number), metadata=True, timeout_ms=ANSWER_MS)
         if committed is None:
             return Standing({}, known=False)
         plan = decode_note(topic, number, committed.offset, committed.metadata or "")
@@ -232,7 +253,8 @@ class CommittedPlans:
     def _commit(self, topic: str, partition: int, offset: int, metadata: str) -> None:
         try:
             with kafka_errors("committing"):
-                self._consumer.commit({TopicPartition(topic, partition): OffsetAndMetadata(offset, metadata, -1)})
+                offsets = {TopicPartition(topic, partition): OffsetAndMetadata(offset, metadata, -1)}
+                self._consumer.commit(offsets, timeout_ms=ANSWER_MS)
         except LogUnavailableError as error:
             if isinstance(error.__cause__, _FENCED):
                 raise FencedError(f"{topic} {partition}") from error
@@ -240,11 +262,15 @@ class CommittedPlans:
 
 
 class AnnouncedPlans:
-    """Plans kept elsewhere by a single owner, who also commits so that lag and confirmations can be seen."""
+    """Plans kept elsewhere by a single owner, who also commits so that lag and confirmations can be seen.
 
-    def __init__(self, plans: PlanStore, consumer: Any) -> None:
+    Agents let go of what lies below a commit. So none is made into a log that began anew since the plan was read:
+    there the offset would speak for other records.
+    """
+
+    def __init__(self, plans: PlanStore, log: KafkaLog) -> None:
         self._plans = plans
-        self._consumer = consumer
+        self._log = log
 
     def standing(self, topic: str, topic_id: UUID, partitions: frozenset[int]) -> Standing:
         return self._plans.standing(topic, topic_id, partitions)
@@ -257,9 +283,11 @@ class AnnouncedPlans:
 
     def done(self, plan: Plan) -> None:
         self._plans.done(plan)
+        if self._log.topic_id(plan.topic) != plan.topic_id:
+            return
         offsets = {TopicPartition(plan.topic, r.partition): OffsetAndMetadata(r.end, "", -1) for r in plan.ranges}
         with kafka_errors("committing"):
-            self._consumer.commit(offsets)
+            self._log.consumer.commit(offsets, timeout_ms=ANSWER_MS)
 
 
 def _key(partition: Partition) -> Any:

@@ -8,7 +8,7 @@ away, or slower than the log, reading pauses; nothing is given up.
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Protocol
@@ -21,7 +21,7 @@ from stream.health import SourceHealth
 from stream.lane import CutRule, Lane
 from stream.log import Log, Partition
 from stream.metrics import IngestMetrics
-from stream.plan import FencedError, Plan, PlanStore
+from stream.plan import FencedError, Plan, PlanStore, Range, Standing
 from stream.retry import Result, StoppedError, retry_until_stopped
 from stream.rows import Rows
 from stream.seen import SeenFrames, SeenTicks
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 _HORIZON_MS = 7 * 86_400_000  # how long after a frame a repetition of it is still recognised
+_NO_OFFSET = 1 << 62  # beyond any record
 
 
 class Writer(Protocol):
@@ -51,6 +52,9 @@ class FrameBooks(Protocol):
 
     def last_log_epoch(self, topic_id: UUID, partitions: frozenset[int]) -> int | None:
         """The newest log epoch of which frames of these partitions are known; None when there are none."""
+
+    def lines_within(self, topic_id: UUID, log_epoch: int, ranges: Iterable[Range]) -> int:
+        """How many records of these ranges have their line: all of them, where the ranges are a plan that was done."""
 
 
 class DeadLetters(Protocol):
@@ -128,7 +132,8 @@ class Ingest:
 
     def _turn(self, pool: ThreadPoolExecutor, stop: Event) -> None:
         """One round: take records in, see to lanes that came or went, keep the writer busy."""
-        records = self._retry(stop, "reading", lambda: self._log.poll(self._wait_s()))
+        wait_s = 0.0 if self._work_waits() else self._rules.poll_s
+        records = self._retry(stop, "reading", lambda: self._log.poll(wait_s))
         lost, gained = self._log.take_changes()
         self._close_lanes(lost)
         if gained:
@@ -137,22 +142,24 @@ class Ingest:
         for partition, arrived in records.items():
             if partition in self._lanes and partition not in gained:
                 self._lanes[partition].offer(partition.number, arrived, now_s)
+        if self._writing is not None and self._work_waits():
+            wait([self._writing.future], self._rules.poll_s)  # not in poll: small inserts would each cost that long
         if self._writing is None or self._writing.future.done():
             self._finish_writing(stop)
             self._start_writing(pool, stop)
         self._apply_backpressure(stop)
 
-    def _wait_s(self) -> float:
-        """Do not linger in poll while the writer could have work."""
+    def _work_waits(self) -> bool:
         now_s = self._clock.monotonic_s()
-        work_waits = any(lane.due(self._rules.cut, now_s) for lane in self._lanes.values())
-        return 0.0 if work_waits and self._writing is None else self._rules.poll_s
+        return any(lane.due(self._rules.cut, now_s) for lane in self._lanes.values())
 
     def _open_lanes(self, gained: Iterable[Partition], stop: Event) -> None:
         by_lane: dict[tuple[str, int], set[Partition]] = {}
         for partition in gained:
             by_lane.setdefault((partition.topic, -1 if self._rules.joined else partition.number), set()).add(partition)
         for (name, _), partitions in by_lane.items():
+            if stop.is_set():
+                raise StoppedError("opening partitions")  # each takes some questions: who stops asks no more of them
             lane = self._open_lane(name, frozenset(p.number for p in partitions), stop)
             self._lanes.update(dict.fromkeys(partitions, lane))
 
@@ -163,11 +170,15 @@ class Ingest:
         standing = self._plans.standing(name, topic_id, numbers)
         positions = {number: standing.positions.get(number, 0) for number in numbers}
         replay, log_epoch = standing.pending, standing.log_epoch
-        last_epoch = None if standing.known else self._books.last_log_epoch(topic_id, numbers)
-        if last_epoch is not None:
-            # The group's commits expired or were deleted. A new epoch makes all that is stored count as seen.
-            logger.error("plans are gone: reading the log again in a new log epoch", extra={"topic": name})
-            log_epoch = last_epoch + 1
+        if replay is not None and self._is_done(replay, sum(r.end - r.first for r in replay.ranges)):
+            positions, replay = positions | {r.partition: r.end for r in replay.ranges}, None
+        if not standing.known or self._is_behind(standing, topic_id):
+            last_epoch = self._books.last_log_epoch(topic_id, numbers)
+            if last_epoch is not None:
+                # The group's commits expired, were deleted or were set back. A new epoch makes all that is stored
+                # count as seen.
+                logger.error("plans are gone: reading the log again in a new log epoch", extra={"topic": name})
+                replay, log_epoch = None, last_epoch + 1
         ends = {number: self._end_of(Partition(name, number)) for number in numbers}
         cut = {number: end for number, end in ends.items() if end is not None and positions[number] > end}
         if cut:
@@ -193,10 +204,31 @@ class Ingest:
         if orphan is None:
             return
         plan, records = orphan
+        self._finish_writing(stop)  # it may be this very plan, if the log went while it was being written
+        if self._is_done(plan, len(records)):
+            return
         logger.warning("finishing a plan whose log is gone", extra={"topic": name, "records": len(records)})
         positions = {planned.partition: planned.first for planned in plan.ranges}
         seen = self._load_seen(name, plan.topic_id, plan.log_epoch, positions)
         self._write(self._batcher(name).build(plan, records, seen), stop)
+
+    def _is_done(self, plan: Plan, records: int) -> bool:
+        """Whether every record of the plan has its line in `frames`, which comes last: so all their rows are in.
+
+        Then nothing is inserted again. The token alone would tell it too, but only as long as its table, or `frames`,
+        which is every topic's, has not had 50,000 inserts since. Messages have no lines: they are inserted again.
+        """
+        return records > 0 and self._books.lines_within(plan.topic_id, plan.log_epoch, plan.ranges) == records
+
+    def _is_behind(self, standing: Standing, topic_id: UUID) -> bool:
+        """Whether `frames` knows of records after the last plan: then that is not the last one.
+
+        A commit was set back, by hand or because an older one arrived late; its successors' plans are lost.
+        """
+        pending = standing.pending.ranges if standing.pending else ()
+        ends = {**standing.positions, **{r.partition: r.end for r in pending}}
+        beyond = [Range(partition, end, _NO_OFFSET) for partition, end in ends.items()]
+        return self._books.lines_within(topic_id, standing.log_epoch, beyond) > 0
 
     def _seek(self, partition: Partition, positions: dict[int, int], *, gap_allowed: bool) -> None:
         held = self._log.bounds(partition)
@@ -242,6 +274,8 @@ class Ingest:
         if not due or stop.is_set():
             return
         lane = min(due, key=lambda candidate: candidate.waiting_since_s)
+        if not self._is_of_its_topic(lane, stop):
+            return
         replaying = lane.replaying
         plan, records = lane.cut(self._rules.cut, now_s, self._clock.utc_ms())
         try:
@@ -252,6 +286,17 @@ class Ingest:
             return
         batch = lane.batcher.build(plan, records, lane.seen)
         self._writing = _Writing(lane, batch, pool.submit(self._write, batch, stop))
+
+    def _is_of_its_topic(self, lane: Lane, stop: Event) -> bool:
+        """Whether all that the lane holds was read from the topic as which it was opened.
+
+        Asked after the records were read and before they are planned: a topic that was made anew meanwhile repeats its
+        offsets, and would have its records stored under the old one's tokens.
+        """
+        topic_id = self._retry(stop, "asking for the topic", lambda: self._log.topic_id(lane.topic))
+        if topic_id != lane.topic_id:
+            self._lanes = {partition: kept for partition, kept in self._lanes.items() if kept is not lane}
+        return topic_id == lane.topic_id
 
     def _write(self, batch: Batch, stop: Event) -> None:
         """On the writer thread. `frames` comes last: where it has a plan's frames, all their rows are in."""
@@ -283,7 +328,8 @@ class Ingest:
 
     def _drop(self, lane: Lane) -> None:
         """The partitions are somebody else's; the plan, if it was made, will be replayed there."""
-        logger.warning("partitions taken over by another member", extra={"topic": lane.topic})
+        taken = sorted(lane.partitions)
+        logger.warning("partitions taken over by another member", extra={"topic": lane.topic, "partitions": taken})
         self._lanes = {partition: kept for partition, kept in self._lanes.items() if kept is not lane}
 
     def _judge_sources(self, batch: Batch) -> None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
-from stream.batch import Record
+if TYPE_CHECKING:  # an agent, which only publishes, has no use for what ingest makes of records
+    from stream.batch import Record
 
 
 class LogUnavailableError(ConnectionError):
@@ -35,13 +36,13 @@ class Log(Protocol):
     follows what it returned before, or the last `seek`.
     """
 
-    def poll(self, timeout_s: float) -> Mapping[Partition, Sequence[Record]]: ...
+    def poll(self, timeout_s: float) -> Mapping[Partition, Sequence["Record"]]: ...
 
     def take_changes(self) -> tuple[frozenset[Partition], frozenset[Partition]]:
         """Partitions lost and gained since the last call; one that was lost and regained is in both."""
 
     def topic_id(self, topic: str) -> UUID:
-        """The identity of the topic; another one means that the topic was made anew."""
+        """The identity of the topic now; another one means that it was made anew: its partitions are gained again."""
 
     def bounds(self, partition: Partition) -> Bounds | None:
         """What the log holds; None where the broker's answer cannot be relied upon."""

@@ -1,5 +1,6 @@
 """Messages that are not frames: inventory, events and job intervals, as validated JSON."""
 
+from hashlib import blake2b
 from typing import Annotated
 
 import msgspec
@@ -76,6 +77,18 @@ class JobMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 Message = InventoryMessage | EventMessage | JobMessage
+
+
+def message_key(message: Message) -> int:
+    """What a message's topic is keyed by: its resource.
+
+    Inventory is keyed by who speaks as well: its topic keeps the latest message of each key, and what one source says
+    about a resource must not take the place of what another says.
+    """
+    if not isinstance(message, InventoryMessage):
+        return message.resource
+    spoken = message.source.to_bytes(8, "little") + message.resource.to_bytes(8, "little")
+    return int.from_bytes(blake2b(spoken, digest_size=8).digest(), "little")
 
 
 def encode_message(message: Message) -> bytes:

@@ -5,9 +5,6 @@ from collections.abc import Callable
 from threading import Event
 from typing import TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_when_event_set, wait_exponential
-from tenacity.nap import sleep_using_event
-
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
@@ -32,21 +29,13 @@ def retry_until_stopped(
 
     Blocks as long as it takes. StoppedError when `stop` is set meanwhile; any other error goes through.
     """
-
-    def report(state: RetryCallState) -> None:
-        on_retry()
-        reason = state.outcome.exception() if state.outcome else None
-        wait_s = state.next_action.sleep if state.next_action else 0.0
-        logger.warning("waiting: %s", reason, extra={"doing": doing, "again_in_s": round(wait_s, 1)})
-
-    def give_up(state: RetryCallState) -> Result:
-        raise StoppedError(doing) from (state.outcome.exception() if state.outcome else None)
-
-    return Retrying(
-        retry=retry_if_exception_type(errors),
-        wait=wait_exponential(multiplier=_FIRST_WAIT_S, max=max_wait_s),
-        stop=stop_when_event_set(stop),
-        sleep=sleep_using_event(stop),
-        before_sleep=report,
-        retry_error_callback=give_up,
-    )(call)
+    wait_s = min(_FIRST_WAIT_S, max_wait_s)
+    while True:
+        try:
+            return call()
+        except errors as error:
+            on_retry()
+            logger.warning("waiting: %s", error, extra={"doing": doing, "again_in_s": round(wait_s, 1)})
+            if stop.wait(wait_s):
+                raise StoppedError(doing) from error
+        wait_s = min(2 * wait_s, max_wait_s)

@@ -32,18 +32,27 @@ def absent_rows(table: Table, count: int) -> Rows:
     return np.repeat(_blank_row(table), count)
 
 
+@cache
+def _step(metric: Metric) -> tuple[float, float, float]:
+    """Counts in one base unit, and the bounds of the counts that the stored type holds: [lowest, end)."""
+    # The end is beyond the highest, not at it: the highest 64-bit counts are no floats, and would be rounded up to one
+    # that does not fit.
+    return float(1 / metric.resolution), float(metric.stored.lowest), float(metric.stored.highest + 1)
+
+
 def quantise(metric: Metric, values: ArrayLike) -> NDArray[np.integer[Any]]:
     """Values in the metric's base unit as stored counts; NaN becomes absent.
 
     This is the one place where a reading is scaled. A value outside what the stored type can hold
     is absent too: a wrong reading is worse than none.
     """
-    counts = np.rint(np.asarray(values, dtype=np.float64) * float(1 / metric.resolution))
-    stored = metric.stored
-    # Not <=: the highest 64-bit counts are no floats, and would be rounded up to one that does not fit.
-    held = (counts >= stored.lowest) & (counts < float(stored.highest + 1))
-    quantised: NDArray[np.integer[Any]] = np.full(counts.shape, stored.absent, dtype=stored.numpy)
-    quantised[held] = counts[held].astype(stored.numpy)
+    counts_per_unit, lowest, end = _step(metric)
+    counts = np.rint(np.asarray(values, dtype=np.float64) * counts_per_unit)
+    held = (counts >= lowest) & (counts < end)
+    if held.all():  # as good as always
+        return counts.astype(metric.stored.numpy)
+    quantised: NDArray[np.integer[Any]] = np.full(counts.shape, metric.stored.absent, dtype=metric.stored.numpy)
+    quantised[held] = counts[held].astype(metric.stored.numpy)
     return quantised
 
 

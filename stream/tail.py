@@ -45,7 +45,8 @@ def tail_topic(address: KafkaAddress, name: str, *, from_start: bool, limit: int
 def describe(content: Content, value: bytes, place: str) -> str:
     """One record as text; `place` is its partition and offset. What cannot be read is shown as what it is."""
     if content is not Content.FRAMES:
-        return f"{place}  {value.decode(errors='backslashreplace')}"
+        text = value.decode(errors="backslashreplace").replace("\n", "\\n")  # a message is one line, whatever is in it
+        return f"{place}  {text}"
     try:
         header, rows = decode_frame(value, _LAYOUTS)
     except BadFrameError as error:

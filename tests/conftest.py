@@ -31,11 +31,8 @@ DATABASE = "kvandal"
 ROLES = ("admin", "ingest", "reports", "grafana")
 STOP_TIMEOUT_S = 30
 
-_MISSING = pytest.StashKey[Counter[str]]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_MISSING] = Counter()
+# A test's property, since properties reach the process that prints the summary from those that run the tests.
+_MISSING = "a real server that could not be had"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -54,7 +51,7 @@ def _skip_where_a_server_is_missing(item: pytest.Item) -> Generator[None, object
     except Exception as error:
         if not _says_unavailable(error):
             raise
-        item.config.stash[_MISSING][str(error)] += 1
+        item.user_properties.append((_MISSING, str(error)))
         if DEMANDED:
             raise
         pytest.skip(str(error))
@@ -65,14 +62,23 @@ def _says_unavailable(error: BaseException) -> bool:
     return any(kind.__name__ == ServerUnavailable.__name__ for kind in type(error).__mro__)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    missing = config.stash[_MISSING]
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    missing = _missing_servers(terminalreporter)
     if not missing:
         return
     verb = "failed" if DEMANDED else "skipped"
     terminalreporter.section("real servers that could not be had")
     for sentence, tests in sorted(missing.items()):
         terminalreporter.write_line(f"{sentence} ({tests} tests {verb})")
+
+
+def _missing_servers(terminalreporter: pytest.TerminalReporter) -> Counter[str]:
+    ended = [report for key in ("failed", "error", "skipped") for report in terminalreporter.getreports(key)]
+    of_tests = [report for report in ended if isinstance(report, pytest.TestReport)]
+    said = {
+        (report.nodeid, str(what)) for report in of_tests for name, what in report.user_properties if name == _MISSING
+    }
+    return Counter(sentence for _, sentence in said)
 
 
 @dataclass(frozen=True, slots=True)

@@ -597,8 +597,8 @@ CREATE TABLE IF NOT EXISTS gpu_health
     nvlink_buffer_overruns_count Nullable(Float64) ALIAS nullIf(nvlink_buffer_overruns_count_raw, 4294967295) * 1. COMMENT 'Packets dropped for want of a buffer by all NVLinks of the fifth generation since the previous tick',
     nvlink_recoveries_succeeded_count Nullable(Float64) ALIAS nullIf(nvlink_recoveries_succeeded_count_raw, 4294967295) * 1. COMMENT 'Recoveries after which an NVLink of the fifth generation was up again since the previous tick',
     nvlink_recoveries_failed_count Nullable(Float64) ALIAS nullIf(nvlink_recoveries_failed_count_raw, 4294967295) * 1. COMMENT 'Recoveries after which an NVLink of the fifth generation was down since the previous tick',
-    nvlink_symbol_error_ratio Nullable(Float64) ALIAS nullIf(nvlink_symbol_error_ratio_raw, 18446744073709551615) / 1000000000000000000 COMMENT 'Share of symbols received in error by the worst NVLink',
-    nvlink_effective_error_ratio Nullable(Float64) ALIAS nullIf(nvlink_effective_error_ratio_raw, 18446744073709551615) / 1000000000000000000 COMMENT 'Share of bits in error after correction on the worst NVLink',
+    nvlink_symbol_error_ratio Nullable(Float64) ALIAS toFloat64(nullIf(nvlink_symbol_error_ratio_raw, 18446744073709551615)) / 1000000000000000000 COMMENT 'Share of symbols received in error by the worst NVLink',
+    nvlink_effective_error_ratio Nullable(Float64) ALIAS toFloat64(nullIf(nvlink_effective_error_ratio_raw, 18446744073709551615)) / 1000000000000000000 COMMENT 'Share of bits in error after correction on the worst NVLink',
     pcie_replays_count Nullable(Float64) ALIAS nullIf(pcie_replays_count_raw, 4294967295) * 1. COMMENT 'Retransmissions of the PCIe link since the previous tick',
     pcie_generation_count Nullable(Float64) ALIAS nullIf(pcie_generation_count_raw, 255) * 1. COMMENT 'Generation at which the PCIe link runs',
     pcie_lanes_count Nullable(Float64) ALIAS nullIf(pcie_lanes_count_raw, 255) * 1. COMMENT 'Lanes on which the PCIe link runs',
@@ -744,11 +744,11 @@ CREATE TABLE IF NOT EXISTS gpu_health_1m
     nvlink_recoveries_succeeded_count Nullable(Float64) ALIAS if(nvlink_recoveries_succeeded_count_count = 0, NULL, nvlink_recoveries_succeeded_count_sum_raw * 1.) COMMENT 'Recoveries after which an NVLink of the fifth generation was up again since the previous tick, sum',
     nvlink_recoveries_failed_count Nullable(Float64) ALIAS if(nvlink_recoveries_failed_count_count = 0, NULL, nvlink_recoveries_failed_count_sum_raw * 1.) COMMENT 'Recoveries after which an NVLink of the fifth generation was down since the previous tick, sum',
     nvlink_symbol_error_ratio Nullable(Float64) ALIAS if(nvlink_symbol_error_ratio_count = 0, NULL, nvlink_symbol_error_ratio_sum_raw / nvlink_symbol_error_ratio_count / 1000000000000000000) COMMENT 'Share of symbols received in error by the worst NVLink, mean',
-    nvlink_symbol_error_ratio_min Nullable(Float64) ALIAS nvlink_symbol_error_ratio_min_raw / 1000000000000000000 COMMENT 'Share of symbols received in error by the worst NVLink, lowest',
-    nvlink_symbol_error_ratio_max Nullable(Float64) ALIAS nvlink_symbol_error_ratio_max_raw / 1000000000000000000 COMMENT 'Share of symbols received in error by the worst NVLink, highest',
+    nvlink_symbol_error_ratio_min Nullable(Float64) ALIAS toFloat64(nvlink_symbol_error_ratio_min_raw) / 1000000000000000000 COMMENT 'Share of symbols received in error by the worst NVLink, lowest',
+    nvlink_symbol_error_ratio_max Nullable(Float64) ALIAS toFloat64(nvlink_symbol_error_ratio_max_raw) / 1000000000000000000 COMMENT 'Share of symbols received in error by the worst NVLink, highest',
     nvlink_effective_error_ratio Nullable(Float64) ALIAS if(nvlink_effective_error_ratio_count = 0, NULL, nvlink_effective_error_ratio_sum_raw / nvlink_effective_error_ratio_count / 1000000000000000000) COMMENT 'Share of bits in error after correction on the worst NVLink, mean',
-    nvlink_effective_error_ratio_min Nullable(Float64) ALIAS nvlink_effective_error_ratio_min_raw / 1000000000000000000 COMMENT 'Share of bits in error after correction on the worst NVLink, lowest',
-    nvlink_effective_error_ratio_max Nullable(Float64) ALIAS nvlink_effective_error_ratio_max_raw / 1000000000000000000 COMMENT 'Share of bits in error after correction on the worst NVLink, highest',
+    nvlink_effective_error_ratio_min Nullable(Float64) ALIAS toFloat64(nvlink_effective_error_ratio_min_raw) / 1000000000000000000 COMMENT 'Share of bits in error after correction on the worst NVLink, lowest',
+    nvlink_effective_error_ratio_max Nullable(Float64) ALIAS toFloat64(nvlink_effective_error_ratio_max_raw) / 1000000000000000000 COMMENT 'Share of bits in error after correction on the worst NVLink, highest',
     pcie_replays_count Nullable(Float64) ALIAS if(pcie_replays_count_count = 0, NULL, pcie_replays_count_sum_raw * 1.) COMMENT 'Retransmissions of the PCIe link since the previous tick, sum',
     pcie_generation_count Nullable(Float64) ALIAS if(pcie_generation_count_count = 0, NULL, pcie_generation_count_sum_raw / pcie_generation_count_count * 1.) COMMENT 'Generation at which the PCIe link runs, mean',
     pcie_generation_count_min Nullable(Float64) ALIAS pcie_generation_count_min_raw * 1. COMMENT 'Generation at which the PCIe link runs, lowest',
@@ -981,11 +981,11 @@ CREATE TABLE IF NOT EXISTS gpu_health_1h
     nvlink_recoveries_succeeded_count Nullable(Float64) ALIAS if(nvlink_recoveries_succeeded_count_count = 0, NULL, nvlink_recoveries_succeeded_count_sum_raw * 1.) COMMENT 'Recoveries after which an NVLink of the fifth generation was up again since the previous tick, sum',
     nvlink_recoveries_failed_count Nullable(Float64) ALIAS if(nvlink_recoveries_failed_count_count = 0, NULL, nvlink_recoveries_failed_count_sum_raw * 1.) COMMENT 'Recoveries after which an NVLink of the fifth generation was down since the previous tick, sum',
     nvlink_symbol_error_ratio Nullable(Float64) ALIAS if(nvlink_symbol_error_ratio_count = 0, NULL, nvlink_symbol_error_ratio_sum_raw / nvlink_symbol_error_ratio_count / 1000000000000000000) COMMENT 'Share of symbols received in error by the worst NVLink, mean',
-    nvlink_symbol_error_ratio_min Nullable(Float64) ALIAS nvlink_symbol_error_ratio_min_raw / 1000000000000000000 COMMENT 'Share of symbols received in error by the worst NVLink, lowest',
-    nvlink_symbol_error_ratio_max Nullable(Float64) ALIAS nvlink_symbol_error_ratio_max_raw / 1000000000000000000 COMMENT 'Share of symbols received in error by the worst NVLink, highest',
+    nvlink_symbol_error_ratio_min Nullable(Float64) ALIAS toFloat64(nvlink_symbol_error_ratio_min_raw) / 1000000000000000000 COMMENT 'Share of symbols received in error by the worst NVLink, lowest',
+    nvlink_symbol_error_ratio_max Nullable(Float64) ALIAS toFloat64(nvlink_symbol_error_ratio_max_raw) / 1000000000000000000 COMMENT 'Share of symbols received in error by the worst NVLink, highest',
     nvlink_effective_error_ratio Nullable(Float64) ALIAS if(nvlink_effective_error_ratio_count = 0, NULL, nvlink_effective_error_ratio_sum_raw / nvlink_effective_error_ratio_count / 1000000000000000000) COMMENT 'Share of bits in error after correction on the worst NVLink, mean',
-    nvlink_effective_error_ratio_min Nullable(Float64) ALIAS nvlink_effective_error_ratio_min_raw / 1000000000000000000 COMMENT 'Share of bits in error after correction on the worst NVLink, lowest',
-    nvlink_effective_error_ratio_max Nullable(Float64) ALIAS nvlink_effective_error_ratio_max_raw / 1000000000000000000 COMMENT 'Share of bits in error after correction on the worst NVLink, highest',
+    nvlink_effective_error_ratio_min Nullable(Float64) ALIAS toFloat64(nvlink_effective_error_ratio_min_raw) / 1000000000000000000 COMMENT 'Share of bits in error after correction on the worst NVLink, lowest',
+    nvlink_effective_error_ratio_max Nullable(Float64) ALIAS toFloat64(nvlink_effective_error_ratio_max_raw) / 1000000000000000000 COMMENT 'Share of bits in error after correction on the worst NVLink, highest',
     pcie_replays_count Nullable(Float64) ALIAS if(pcie_replays_count_count = 0, NULL, pcie_replays_count_sum_raw * 1.) COMMENT 'Retransmissions of the PCIe link since the previous tick, sum',
     pcie_generation_count Nullable(Float64) ALIAS if(pcie_generation_count_count = 0, NULL, pcie_generation_count_sum_raw / pcie_generation_count_count * 1.) COMMENT 'Generation at which the PCIe link runs, mean',
     pcie_generation_count_min Nullable(Float64) ALIAS pcie_generation_count_min_raw * 1. COMMENT 'Generation at which the PCIe link runs, lowest',
@@ -1559,7 +1559,7 @@ CREATE TABLE IF NOT EXISTS rack
     leak_state_raw UInt8 CODEC(ZSTD(3)) COMMENT 'Worst state of the rack\'s leak detectors; 255 = absent',
     quality_state_raw UInt8 CODEC(ZSTD(3)) COMMENT 'Quality of the row as its source reported it, the worst of its points; 255 = absent',
     power_watts Nullable(Float64) ALIAS nullIf(power_watts_raw, 4294967295) * 1. COMMENT 'Power draw of the rack at its power shelves',
-    energy_register_joules Nullable(Float64) ALIAS nullIf(energy_register_joules_raw, 18446744073709551615) * 3600 COMMENT 'Energy that the rack\'s power shelves have counted',
+    energy_register_joules Nullable(Float64) ALIAS toFloat64(nullIf(energy_register_joules_raw, 18446744073709551615)) * 3600 COMMENT 'Energy that the rack\'s power shelves have counted',
     liquid_heat_watts Nullable(Float64) ALIAS nullIf(liquid_heat_watts_raw, -2147483648) * 1. COMMENT 'Heat that the rack\'s coolant carries away, as the rack reports it',
     liquid_supply_temperature_celsius Nullable(Float64) ALIAS nullIf(liquid_supply_temperature_celsius_raw, -32768) / 100 COMMENT 'Temperature of the coolant that enters the rack',
     liquid_return_temperature_celsius Nullable(Float64) ALIAS nullIf(liquid_return_temperature_celsius_raw, -32768) / 100 COMMENT 'Temperature of the coolant that leaves the rack',
@@ -1617,8 +1617,8 @@ CREATE TABLE IF NOT EXISTS rack_1m
     power_watts Nullable(Float64) ALIAS if(power_watts_count = 0, NULL, power_watts_sum_raw / power_watts_count * 1.) COMMENT 'Power draw of the rack at its power shelves, mean',
     power_watts_min Nullable(Float64) ALIAS power_watts_min_raw * 1. COMMENT 'Power draw of the rack at its power shelves, lowest',
     power_watts_max Nullable(Float64) ALIAS power_watts_max_raw * 1. COMMENT 'Power draw of the rack at its power shelves, highest',
-    energy_register_joules_min Nullable(Float64) ALIAS energy_register_joules_min_raw * 3600 COMMENT 'Energy that the rack\'s power shelves have counted, lowest',
-    energy_register_joules_max Nullable(Float64) ALIAS energy_register_joules_max_raw * 3600 COMMENT 'Energy that the rack\'s power shelves have counted, highest',
+    energy_register_joules_min Nullable(Float64) ALIAS toFloat64(energy_register_joules_min_raw) * 3600 COMMENT 'Energy that the rack\'s power shelves have counted, lowest',
+    energy_register_joules_max Nullable(Float64) ALIAS toFloat64(energy_register_joules_max_raw) * 3600 COMMENT 'Energy that the rack\'s power shelves have counted, highest',
     liquid_heat_watts Nullable(Float64) ALIAS if(liquid_heat_watts_count = 0, NULL, liquid_heat_watts_sum_raw / liquid_heat_watts_count * 1.) COMMENT 'Heat that the rack\'s coolant carries away, as the rack reports it, mean',
     liquid_supply_temperature_celsius Nullable(Float64) ALIAS if(liquid_supply_temperature_celsius_count = 0, NULL, liquid_supply_temperature_celsius_sum_raw / liquid_supply_temperature_celsius_count / 100) COMMENT 'Temperature of the coolant that enters the rack, mean',
     liquid_supply_temperature_celsius_min Nullable(Float64) ALIAS liquid_supply_temperature_celsius_min_raw / 100 COMMENT 'Temperature of the coolant that enters the rack, lowest',
@@ -1718,8 +1718,8 @@ CREATE TABLE IF NOT EXISTS rack_1h
     power_watts Nullable(Float64) ALIAS if(power_watts_count = 0, NULL, power_watts_sum_raw / power_watts_count * 1.) COMMENT 'Power draw of the rack at its power shelves, mean',
     power_watts_min Nullable(Float64) ALIAS power_watts_min_raw * 1. COMMENT 'Power draw of the rack at its power shelves, lowest',
     power_watts_max Nullable(Float64) ALIAS power_watts_max_raw * 1. COMMENT 'Power draw of the rack at its power shelves, highest',
-    energy_register_joules_min Nullable(Float64) ALIAS energy_register_joules_min_raw * 3600 COMMENT 'Energy that the rack\'s power shelves have counted, lowest',
-    energy_register_joules_max Nullable(Float64) ALIAS energy_register_joules_max_raw * 3600 COMMENT 'Energy that the rack\'s power shelves have counted, highest',
+    energy_register_joules_min Nullable(Float64) ALIAS toFloat64(energy_register_joules_min_raw) * 3600 COMMENT 'Energy that the rack\'s power shelves have counted, lowest',
+    energy_register_joules_max Nullable(Float64) ALIAS toFloat64(energy_register_joules_max_raw) * 3600 COMMENT 'Energy that the rack\'s power shelves have counted, highest',
     liquid_heat_watts Nullable(Float64) ALIAS if(liquid_heat_watts_count = 0, NULL, liquid_heat_watts_sum_raw / liquid_heat_watts_count * 1.) COMMENT 'Heat that the rack\'s coolant carries away, as the rack reports it, mean',
     liquid_supply_temperature_celsius Nullable(Float64) ALIAS if(liquid_supply_temperature_celsius_count = 0, NULL, liquid_supply_temperature_celsius_sum_raw / liquid_supply_temperature_celsius_count / 100) COMMENT 'Temperature of the coolant that enters the rack, mean',
     liquid_supply_temperature_celsius_min Nullable(Float64) ALIAS liquid_supply_temperature_celsius_min_raw / 100 COMMENT 'Temperature of the coolant that enters the rack, lowest',
@@ -1774,8 +1774,8 @@ CREATE TABLE IF NOT EXISTS cooling
     secondary_pressure_pascals Nullable(Float64) ALIAS nullIf(secondary_pressure_pascals_raw, -2147483648) * 100 COMMENT 'Static pressure on the rack side',
     differential_pressure_pascals Nullable(Float64) ALIAS nullIf(differential_pressure_pascals_raw, -2147483648) * 100 COMMENT 'Pressure that the pumps add',
     heat_flow_watts Nullable(Float64) ALIAS nullIf(heat_flow_watts_raw, -2147483648) * 10 COMMENT 'Heat carried, as the device reports it',
-    heat_register_joules Nullable(Float64) ALIAS nullIf(heat_register_joules_raw, 18446744073709551615) * 3600 COMMENT 'Heat that the heat meter has counted',
-    volume_register_cubic_metres Nullable(Float64) ALIAS nullIf(volume_register_cubic_metres_raw, 18446744073709551615) / 1000 COMMENT 'Volume that the heat meter has counted',
+    heat_register_joules Nullable(Float64) ALIAS toFloat64(nullIf(heat_register_joules_raw, 18446744073709551615)) * 3600 COMMENT 'Heat that the heat meter has counted',
+    volume_register_cubic_metres Nullable(Float64) ALIAS toFloat64(nullIf(volume_register_cubic_metres_raw, 18446744073709551615)) / 1000 COMMENT 'Volume that the heat meter has counted',
     pump_speed_ratio Nullable(Float64) ALIAS nullIf(pump_speed_ratio_raw, 65535) / 1000 COMMENT 'Speed of the fastest pump',
     pump_power_watts Nullable(Float64) ALIAS nullIf(pump_power_watts_raw, 4294967295) * 1. COMMENT 'Power draw of the pumps and their controls',
     valve_position_ratio Nullable(Float64) ALIAS nullIf(valve_position_ratio_raw, 65535) / 1000 COMMENT 'Opening of the control valve',
@@ -1874,10 +1874,10 @@ CREATE TABLE IF NOT EXISTS cooling_1m
     heat_flow_watts Nullable(Float64) ALIAS if(heat_flow_watts_count = 0, NULL, heat_flow_watts_sum_raw / heat_flow_watts_count * 10) COMMENT 'Heat carried, as the device reports it, mean',
     heat_flow_watts_min Nullable(Float64) ALIAS heat_flow_watts_min_raw * 10 COMMENT 'Heat carried, as the device reports it, lowest',
     heat_flow_watts_max Nullable(Float64) ALIAS heat_flow_watts_max_raw * 10 COMMENT 'Heat carried, as the device reports it, highest',
-    heat_register_joules_min Nullable(Float64) ALIAS heat_register_joules_min_raw * 3600 COMMENT 'Heat that the heat meter has counted, lowest',
-    heat_register_joules_max Nullable(Float64) ALIAS heat_register_joules_max_raw * 3600 COMMENT 'Heat that the heat meter has counted, highest',
-    volume_register_cubic_metres_min Nullable(Float64) ALIAS volume_register_cubic_metres_min_raw / 1000 COMMENT 'Volume that the heat meter has counted, lowest',
-    volume_register_cubic_metres_max Nullable(Float64) ALIAS volume_register_cubic_metres_max_raw / 1000 COMMENT 'Volume that the heat meter has counted, highest',
+    heat_register_joules_min Nullable(Float64) ALIAS toFloat64(heat_register_joules_min_raw) * 3600 COMMENT 'Heat that the heat meter has counted, lowest',
+    heat_register_joules_max Nullable(Float64) ALIAS toFloat64(heat_register_joules_max_raw) * 3600 COMMENT 'Heat that the heat meter has counted, highest',
+    volume_register_cubic_metres_min Nullable(Float64) ALIAS toFloat64(volume_register_cubic_metres_min_raw) / 1000 COMMENT 'Volume that the heat meter has counted, lowest',
+    volume_register_cubic_metres_max Nullable(Float64) ALIAS toFloat64(volume_register_cubic_metres_max_raw) / 1000 COMMENT 'Volume that the heat meter has counted, highest',
     pump_speed_ratio Nullable(Float64) ALIAS if(pump_speed_ratio_count = 0, NULL, pump_speed_ratio_sum_raw / pump_speed_ratio_count / 1000) COMMENT 'Speed of the fastest pump, mean',
     pump_power_watts Nullable(Float64) ALIAS if(pump_power_watts_count = 0, NULL, pump_power_watts_sum_raw / pump_power_watts_count * 1.) COMMENT 'Power draw of the pumps and their controls, mean',
     valve_position_ratio Nullable(Float64) ALIAS if(valve_position_ratio_count = 0, NULL, valve_position_ratio_sum_raw / valve_position_ratio_count / 1000) COMMENT 'Opening of the control valve, mean',
@@ -2032,10 +2032,10 @@ CREATE TABLE IF NOT EXISTS cooling_1h
     heat_flow_watts Nullable(Float64) ALIAS if(heat_flow_watts_count = 0, NULL, heat_flow_watts_sum_raw / heat_flow_watts_count * 10) COMMENT 'Heat carried, as the device reports it, mean',
     heat_flow_watts_min Nullable(Float64) ALIAS heat_flow_watts_min_raw * 10 COMMENT 'Heat carried, as the device reports it, lowest',
     heat_flow_watts_max Nullable(Float64) ALIAS heat_flow_watts_max_raw * 10 COMMENT 'Heat carried, as the device reports it, highest',
-    heat_register_joules_min Nullable(Float64) ALIAS heat_register_joules_min_raw * 3600 COMMENT 'Heat that the heat meter has counted, lowest',
-    heat_register_joules_max Nullable(Float64) ALIAS heat_register_joules_max_raw * 3600 COMMENT 'Heat that the heat meter has counted, highest',
-    volume_register_cubic_metres_min Nullable(Float64) ALIAS volume_register_cubic_metres_min_raw / 1000 COMMENT 'Volume that the heat meter has counted, lowest',
-    volume_register_cubic_metres_max Nullable(Float64) ALIAS volume_register_cubic_metres_max_raw / 1000 COMMENT 'Volume that the heat meter has counted, highest',
+    heat_register_joules_min Nullable(Float64) ALIAS toFloat64(heat_register_joules_min_raw) * 3600 COMMENT 'Heat that the heat meter has counted, lowest',
+    heat_register_joules_max Nullable(Float64) ALIAS toFloat64(heat_register_joules_max_raw) * 3600 COMMENT 'Heat that the heat meter has counted, highest',
+    volume_register_cubic_metres_min Nullable(Float64) ALIAS toFloat64(volume_register_cubic_metres_min_raw) / 1000 COMMENT 'Volume that the heat meter has counted, lowest',
+    volume_register_cubic_metres_max Nullable(Float64) ALIAS toFloat64(volume_register_cubic_metres_max_raw) / 1000 COMMENT 'Volume that the heat meter has counted, highest',
     pump_speed_ratio Nullable(Float64) ALIAS if(pump_speed_ratio_count = 0, NULL, pump_speed_ratio_sum_raw / pump_speed_ratio_count / 1000) COMMENT 'Speed of the fastest pump, mean',
     pump_power_watts Nullable(Float64) ALIAS if(pump_power_watts_count = 0, NULL, pump_power_watts_sum_raw / pump_power_watts_count * 1.) COMMENT 'Power draw of the pumps and their controls, mean',
     valve_position_ratio Nullable(Float64) ALIAS if(valve_position_ratio_count = 0, NULL, valve_position_ratio_sum_raw / valve_position_ratio_count / 1000) COMMENT 'Opening of the control valve, mean',
@@ -2065,8 +2065,8 @@ CREATE TABLE IF NOT EXISTS power
     quality_state_raw UInt8 CODEC(ZSTD(3)) COMMENT 'Quality of the row as its source reported it, the worst of its points; 255 = absent',
     active_power_watts Nullable(Float64) ALIAS nullIf(active_power_watts_raw, -2147483648) * 1. COMMENT 'Active power, positive towards the load',
     reactive_power_vars Nullable(Float64) ALIAS nullIf(reactive_power_vars_raw, -2147483648) * 1. COMMENT 'Reactive power, positive when inductive',
-    energy_import_joules Nullable(Float64) ALIAS nullIf(energy_import_joules_raw, 18446744073709551615) * 3600 COMMENT 'Energy that the meter has counted towards the load',
-    energy_export_joules Nullable(Float64) ALIAS nullIf(energy_export_joules_raw, 18446744073709551615) * 3600 COMMENT 'Energy that the meter has counted away from the load',
+    energy_import_joules Nullable(Float64) ALIAS toFloat64(nullIf(energy_import_joules_raw, 18446744073709551615)) * 3600 COMMENT 'Energy that the meter has counted towards the load',
+    energy_export_joules Nullable(Float64) ALIAS toFloat64(nullIf(energy_export_joules_raw, 18446744073709551615)) * 3600 COMMENT 'Energy that the meter has counted away from the load',
     voltage_volts Nullable(Float64) ALIAS nullIf(voltage_volts_raw, 4294967295) / 10 COMMENT 'Line-to-line voltage, mean of the phases',
     current_amperes Nullable(Float64) ALIAS nullIf(current_amperes_raw, 4294967295) / 10 COMMENT 'Current, mean of the phases',
     frequency_hertz Nullable(Float64) ALIAS nullIf(frequency_hertz_raw, 65535) / 1000 COMMENT 'Frequency of the grid',
@@ -2117,10 +2117,10 @@ CREATE TABLE IF NOT EXISTS power_1m
     active_power_watts_min Nullable(Float64) ALIAS active_power_watts_min_raw * 1. COMMENT 'Active power, positive towards the load, lowest',
     active_power_watts_max Nullable(Float64) ALIAS active_power_watts_max_raw * 1. COMMENT 'Active power, positive towards the load, highest',
     reactive_power_vars Nullable(Float64) ALIAS if(reactive_power_vars_count = 0, NULL, reactive_power_vars_sum_raw / reactive_power_vars_count * 1.) COMMENT 'Reactive power, positive when inductive, mean',
-    energy_import_joules_min Nullable(Float64) ALIAS energy_import_joules_min_raw * 3600 COMMENT 'Energy that the meter has counted towards the load, lowest',
-    energy_import_joules_max Nullable(Float64) ALIAS energy_import_joules_max_raw * 3600 COMMENT 'Energy that the meter has counted towards the load, highest',
-    energy_export_joules_min Nullable(Float64) ALIAS energy_export_joules_min_raw * 3600 COMMENT 'Energy that the meter has counted away from the load, lowest',
-    energy_export_joules_max Nullable(Float64) ALIAS energy_export_joules_max_raw * 3600 COMMENT 'Energy that the meter has counted away from the load, highest',
+    energy_import_joules_min Nullable(Float64) ALIAS toFloat64(energy_import_joules_min_raw) * 3600 COMMENT 'Energy that the meter has counted towards the load, lowest',
+    energy_import_joules_max Nullable(Float64) ALIAS toFloat64(energy_import_joules_max_raw) * 3600 COMMENT 'Energy that the meter has counted towards the load, highest',
+    energy_export_joules_min Nullable(Float64) ALIAS toFloat64(energy_export_joules_min_raw) * 3600 COMMENT 'Energy that the meter has counted away from the load, lowest',
+    energy_export_joules_max Nullable(Float64) ALIAS toFloat64(energy_export_joules_max_raw) * 3600 COMMENT 'Energy that the meter has counted away from the load, highest',
     voltage_volts Nullable(Float64) ALIAS if(voltage_volts_count = 0, NULL, voltage_volts_sum_raw / voltage_volts_count / 10) COMMENT 'Line-to-line voltage, mean of the phases, mean',
     voltage_volts_min Nullable(Float64) ALIAS voltage_volts_min_raw / 10 COMMENT 'Line-to-line voltage, mean of the phases, lowest',
     voltage_volts_max Nullable(Float64) ALIAS voltage_volts_max_raw / 10 COMMENT 'Line-to-line voltage, mean of the phases, highest',
@@ -2209,10 +2209,10 @@ CREATE TABLE IF NOT EXISTS power_1h
     active_power_watts_min Nullable(Float64) ALIAS active_power_watts_min_raw * 1. COMMENT 'Active power, positive towards the load, lowest',
     active_power_watts_max Nullable(Float64) ALIAS active_power_watts_max_raw * 1. COMMENT 'Active power, positive towards the load, highest',
     reactive_power_vars Nullable(Float64) ALIAS if(reactive_power_vars_count = 0, NULL, reactive_power_vars_sum_raw / reactive_power_vars_count * 1.) COMMENT 'Reactive power, positive when inductive, mean',
-    energy_import_joules_min Nullable(Float64) ALIAS energy_import_joules_min_raw * 3600 COMMENT 'Energy that the meter has counted towards the load, lowest',
-    energy_import_joules_max Nullable(Float64) ALIAS energy_import_joules_max_raw * 3600 COMMENT 'Energy that the meter has counted towards the load, highest',
-    energy_export_joules_min Nullable(Float64) ALIAS energy_export_joules_min_raw * 3600 COMMENT 'Energy that the meter has counted away from the load, lowest',
-    energy_export_joules_max Nullable(Float64) ALIAS energy_export_joules_max_raw * 3600 COMMENT 'Energy that the meter has counted away from the load, highest',
+    energy_import_joules_min Nullable(Float64) ALIAS toFloat64(energy_import_joules_min_raw) * 3600 COMMENT 'Energy that the meter has counted towards the load, lowest',
+    energy_import_joules_max Nullable(Float64) ALIAS toFloat64(energy_import_joules_max_raw) * 3600 COMMENT 'Energy that the meter has counted towards the load, highest',
+    energy_export_joules_min Nullable(Float64) ALIAS toFloat64(energy_export_joules_min_raw) * 3600 COMMENT 'Energy that the meter has counted away from the load, lowest',
+    energy_export_joules_max Nullable(Float64) ALIAS toFloat64(energy_export_joules_max_raw) * 3600 COMMENT 'Energy that the meter has counted away from the load, highest',
     voltage_volts Nullable(Float64) ALIAS if(voltage_volts_count = 0, NULL, voltage_volts_sum_raw / voltage_volts_count / 10) COMMENT 'Line-to-line voltage, mean of the phases, mean',
     voltage_volts_min Nullable(Float64) ALIAS voltage_volts_min_raw / 10 COMMENT 'Line-to-line voltage, mean of the phases, lowest',
     voltage_volts_max Nullable(Float64) ALIAS voltage_volts_max_raw / 10 COMMENT 'Line-to-line voltage, mean of the phases, highest',
@@ -2230,3 +2230,81 @@ ORDER BY (resource, time)
 TTL time + INTERVAL 3660 DAY DELETE
 SETTINGS non_replicated_deduplication_window = 50000, ttl_only_drop_parts = 1
 COMMENT 'Readings of electrical meters, by hour; read it with FINAL';
+
+CREATE TABLE IF NOT EXISTS points
+(
+    resource UInt64 CODEC(Delta, ZSTD(1)) COMMENT 'Identity of the resource, see inventory',
+    time DateTime('UTC') CODEC(Delta, ZSTD(1)) COMMENT 'Tick of the reading, aligned to the interval',
+    value_own_unit_raw Int64 CODEC(T64, ZSTD(1)) COMMENT 'Value of the point, in the unit that its row names in steps of 1e-06; -9223372036854775808 = absent',
+    unit_state_raw UInt8 CODEC(ZSTD(3)) COMMENT 'Unit that the value is in; 255 = absent',
+    quality_state_raw UInt8 CODEC(ZSTD(3)) COMMENT 'Quality of the row as its source reported it, the worst of its points; 255 = absent',
+    value_own_unit Nullable(Float64) ALIAS toFloat64(nullIf(value_own_unit_raw, -9223372036854775808)) / 1000000 COMMENT 'Value of the point, in the unit that its row names',
+    unit_state Nullable(UInt8) ALIAS nullIf(unit_state_raw, 255) COMMENT 'Unit that the value is in',
+    quality_state Nullable(UInt8) ALIAS nullIf(quality_state_raw, 255) COMMENT 'Quality of the row as its source reported it, the worst of its points'
+)
+ENGINE = MergeTree
+PARTITION BY toDate(time)
+PRIMARY KEY (toStartOfFifteenMinutes(time), resource)
+ORDER BY (toStartOfFifteenMinutes(time), resource, time)
+TTL time + INTERVAL 90 DAY DELETE
+SETTINGS non_replicated_deduplication_window = 50000, ttl_only_drop_parts = 1
+COMMENT 'Facility points without a column of their own, every tick';
+
+CREATE TABLE IF NOT EXISTS points_1m
+(
+    resource UInt64 CODEC(Delta, ZSTD(1)) COMMENT 'Identity of the resource, see inventory',
+    time DateTime('UTC') CODEC(Delta, ZSTD(1)) COMMENT 'Start of the minute',
+    row_count SimpleAggregateFunction(sum, UInt64) CODEC(Delta, ZSTD(3)) COMMENT 'Raw rows',
+    value_own_unit_sum_raw SimpleAggregateFunction(sum, Int64) CODEC(T64, ZSTD(1)) COMMENT 'Value of the point, in the unit that its row names: sum',
+    value_own_unit_count SimpleAggregateFunction(sum, UInt64) CODEC(Delta, ZSTD(3)) COMMENT 'Value of the point, in the unit that its row names: count of readings',
+    value_own_unit_min_raw SimpleAggregateFunction(min, Nullable(Int64)) CODEC(T64, ZSTD(1)) COMMENT 'Value of the point, in the unit that its row names: min',
+    value_own_unit_max_raw SimpleAggregateFunction(max, Nullable(Int64)) CODEC(T64, ZSTD(1)) COMMENT 'Value of the point, in the unit that its row names: max',
+    unit_state_max_raw SimpleAggregateFunction(max, Nullable(UInt8)) CODEC(ZSTD(3)) COMMENT 'Unit that the value is in: max',
+    quality_state_max_raw SimpleAggregateFunction(max, Nullable(UInt8)) CODEC(ZSTD(3)) COMMENT 'Quality of the row as its source reported it, the worst of its points: max',
+    value_own_unit Nullable(Float64) ALIAS if(value_own_unit_count = 0, NULL, value_own_unit_sum_raw / value_own_unit_count / 1000000) COMMENT 'Value of the point, in the unit that its row names, mean',
+    value_own_unit_min Nullable(Float64) ALIAS toFloat64(value_own_unit_min_raw) / 1000000 COMMENT 'Value of the point, in the unit that its row names, lowest',
+    value_own_unit_max Nullable(Float64) ALIAS toFloat64(value_own_unit_max_raw) / 1000000 COMMENT 'Value of the point, in the unit that its row names, highest'
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toMonday(time)
+ORDER BY (resource, time)
+TTL time + INTERVAL 400 DAY DELETE
+SETTINGS non_replicated_deduplication_window = 50000, ttl_only_drop_parts = 1
+COMMENT 'Facility points without a column of their own, by minute; rows of one minute may still be apart: sum them';
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS points_to_1m TO points_1m AS
+SELECT
+    resource,
+    toStartOfMinute(raw.time) AS time,
+    count() AS row_count,
+    sumIf(raw.value_own_unit_raw, raw.value_own_unit_raw != -9223372036854775808) AS value_own_unit_sum_raw,
+    countIf(raw.value_own_unit_raw != -9223372036854775808) AS value_own_unit_count,
+    minOrNullIf(raw.value_own_unit_raw, raw.value_own_unit_raw != -9223372036854775808) AS value_own_unit_min_raw,
+    maxOrNullIf(raw.value_own_unit_raw, raw.value_own_unit_raw != -9223372036854775808) AS value_own_unit_max_raw,
+    maxOrNullIf(raw.unit_state_raw, raw.unit_state_raw != 255) AS unit_state_max_raw,
+    maxOrNullIf(raw.quality_state_raw, raw.quality_state_raw != 255) AS quality_state_max_raw
+FROM points AS raw
+GROUP BY resource, time;
+
+CREATE TABLE IF NOT EXISTS points_1h
+(
+    resource UInt64 CODEC(Delta, ZSTD(1)) COMMENT 'Identity of the resource, see inventory',
+    time DateTime('UTC') CODEC(Delta, ZSTD(1)) COMMENT 'Start of the hour',
+    computed_at DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'The latest computation wins',
+    row_count UInt64 CODEC(T64, ZSTD(1)) COMMENT 'Raw rows',
+    value_own_unit_sum_raw Int64 CODEC(T64, ZSTD(1)) COMMENT 'Value of the point, in the unit that its row names: sum',
+    value_own_unit_count UInt64 CODEC(Delta, ZSTD(3)) COMMENT 'Value of the point, in the unit that its row names: count of readings',
+    value_own_unit_min_raw Nullable(Int64) CODEC(T64, ZSTD(1)) COMMENT 'Value of the point, in the unit that its row names: min',
+    value_own_unit_max_raw Nullable(Int64) CODEC(T64, ZSTD(1)) COMMENT 'Value of the point, in the unit that its row names: max',
+    unit_state_max_raw Nullable(UInt8) CODEC(ZSTD(3)) COMMENT 'Unit that the value is in: max',
+    quality_state_max_raw Nullable(UInt8) CODEC(ZSTD(3)) COMMENT 'Quality of the row as its source reported it, the worst of its points: max',
+    value_own_unit Nullable(Float64) ALIAS if(value_own_unit_count = 0, NULL, value_own_unit_sum_raw / value_own_unit_count / 1000000) COMMENT 'Value of the point, in the unit that its row names, mean',
+    value_own_unit_min Nullable(Float64) ALIAS toFloat64(value_own_unit_min_raw) / 1000000 COMMENT 'Value of the point, in the unit that its row names, lowest',
+    value_own_unit_max Nullable(Float64) ALIAS toFloat64(value_own_unit_max_raw) / 1000000 COMMENT 'Value of the point, in the unit that its row names, highest'
+)
+ENGINE = ReplacingMergeTree(computed_at)
+PARTITION BY toYear(time)
+ORDER BY (resource, time)
+TTL time + INTERVAL 3660 DAY DELETE
+SETTINGS non_replicated_deduplication_window = 50000, ttl_only_drop_parts = 1
+COMMENT 'Facility points without a column of their own, by hour; read it with FINAL';

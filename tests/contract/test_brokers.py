@@ -34,9 +34,10 @@ from kafka.errors import (  # type: ignore[import-untyped]
 )
 from kafka.structs import MemberState  # type: ignore[import-untyped]
 
-from kvandal.broker import HOST, BrokerPortError, BrokerStartError, EmbeddedBroker, answers, free_port
+from kvandal.broker import HOST, BrokerError, BrokerPortError, BrokerStartError, EmbeddedBroker, answers
 from tests.servers.fixtures import BrokerUnderTest, RestartableBroker
 from tests.servers.member import GroupMember
+from tests.servers.ports import free_port
 
 pytest_plugins = ["tests.servers.fixtures"]  # so that this file also runs on its own
 
@@ -304,6 +305,15 @@ def test_a_consumer_across_a_restart_reads_on_or_can_see_that_its_log_has_gone(
 
 
 # --- the embedded broker's own promises
+
+
+def test_a_broker_that_ended_by_itself_is_noticed(tmp_path: Path) -> None:
+    with EmbeddedBroker.start(tmp_path / "broker.log") as embedded:
+        embedded.check()
+        embedded.process.kill()
+        embedded.process.wait()
+        with pytest.raises(BrokerError, match="the embedded broker ended with -9"):
+            embedded.check()
 
 
 def test_a_port_in_use_is_refused_with_a_sentence(tmp_path: Path, embedded_broker: EmbeddedBroker) -> None:

@@ -14,8 +14,8 @@ from catalogue import GPU, GPU_HEALTH, TABLES, ResourceKind, Table, resource_id
 from catalogue.origins import DcgmField
 from collectors.counters import KeptCounter
 from collectors.dcgm import DcgmSource, dcgm_mapping
-from collectors.host import TrayPlace
 from collectors.source import SourceUnavailableError
+from collectors.tray import TrayPlace
 from stream.messages import EventMessage
 from stream.rows import Rows, in_base_unit
 from tests.servers.exporter import Exporter, exporter
@@ -109,6 +109,12 @@ def test_every_dcgm_field_of_the_catalogue_is_mapped_under_all_its_names(
     rules = [rule for rule in dcgm_mapping().rules if rule.table is table and rule.metric.name == metric]
     families = {family for rule in rules for family in rule.families}
     assert {name for name in (field.old, field.new) if name} <= families
+
+
+def test_every_mapped_family_is_a_field_that_the_catalogue_names() -> None:
+    for rule in dcgm_mapping().rules:
+        fields = [origin for origin in rule.metric.origins if isinstance(origin, DcgmField)]
+        assert set(rule.families) <= {name for field in fields for name in (field.old, field.new)}, rule.metric.name
 
 
 def test_nothing_is_mapped_and_ignored_at_once_and_field_449_is_ignored() -> None:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 
 from catalogue import TRAY, ResourceKind, resource_id
 from collectors.counters import KeptCounter
-from collectors.host import HostSource, MachineState, TrayPlace, boot_id, read_machine, this_machine
+from collectors.host import HostSource, MachineState, read_machine
+from collectors.tray import TrayPlace, boot_id, this_machine
 from stream.rows import Rows, in_base_unit
 
 START_S = 1_800_000_000
@@ -176,6 +178,20 @@ def test_a_machine_without_a_machine_id_goes_by_its_host_name(tmp_path: Path) ->
     assert this_machine(tmp_path / "machine-id").identity == "0123456789abcdef"
 
 
+def test_a_machine_tells_the_numbers_of_its_firmware_by_which_its_controller_knows_it(tmp_path: Path) -> None:
+    (tmp_path / "product_uuid").write_text("4C4C4544-0042-3510-8052-B4C04F4D3132\n")
+    (tmp_path / "product_serial").write_text("B5R7QT2\n")
+    marks = this_machine(tmp_path / "none", tmp_path).attributes
+    assert marks == {"system_uuid": "4c4c4544-0042-3510-8052-b4c04f4d3132", "system_serial": "B5R7QT2"}
+
+
+@pytest.mark.parametrize("blank", ["", "0", "To Be Filled By O.E.M.", "00000000-0000-0000-0000-000000000000"])
+def test_what_a_maker_left_in_the_place_of_a_number_is_none(tmp_path: Path, blank: str) -> None:
+    (tmp_path / "product_uuid").write_text(f"{blank}\n")
+    (tmp_path / "product_serial").write_text(f"{blank}\n")
+    assert this_machine(tmp_path / "none", tmp_path).attributes == {}
+
+
 # This machine --------------------------------------------------------------------------------------------------------
 
 
@@ -209,9 +225,9 @@ def test_a_container_without_hardware_of_its_own_still_has_links(tmp_path: Path)
     assert "lo" not in state.links
 
 
-def test_a_spool_that_does_not_exist_leaves_its_file_system_absent(tmp_path: Path) -> None:
-    state = read_machine(tmp_path / "none")
-    assert (state.disk_used_bytes, state.disk_size_bytes) == (None, None)
+def test_a_spool_that_is_not_there_yet_is_on_the_file_system_that_will_hold_it(tmp_path: Path) -> None:
+    state = read_machine(tmp_path / "none" / "spool.db")
+    assert state.disk_size_bytes == shutil.disk_usage(tmp_path).total
 
 
 def test_the_boot_has_a_name_that_does_not_change_while_it_runs() -> None:

@@ -13,9 +13,9 @@ import pytest
 from catalogue import PORT, ResourceKind, resource_id
 from catalogue.origins import SysfsFile
 from collectors.counters import KeptCounter
-from collectors.host import TrayPlace
 from collectors.infiniband import COUNTERS, SATURATING_BITS, InfinibandSource
 from collectors.source import SourceUnavailableError
+from collectors.tray import TrayPlace
 from stream.messages import EventMessage
 from stream.rows import Rows, in_base_unit
 

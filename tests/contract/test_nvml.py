@@ -23,10 +23,10 @@ import pytest
 
 from catalogue import GPU, Kind, ResourceKind, resource_id
 from collectors.counters import CounterStore, KeptCounter
-from collectors.host import TrayPlace
 from collectors.nvml import REOPEN_S, RETRY_S, NvmlSource
 from collectors.nvml_library import REPROBE_S, is_blank
 from collectors.source import SourceUnavailableError
+from collectors.tray import TrayPlace
 from stream.rows import Rows, in_base_unit
 from tests.servers.nvml_stub import NvmlStub, Profile, control_size, nvml_stub, structure_sizes
 

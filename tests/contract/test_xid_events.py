@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from catalogue import GPU_HEALTH, ResourceKind, resource_id
-from collectors.host import TrayPlace
 from collectors.kernel_log import KernelLog
 from collectors.nvml import REWATCH_S, NvmlSource
 from collectors.source import SourceUnavailableError
+from collectors.tray import TrayPlace
 from stream.messages import EventMessage
 from tests.servers.nvml_stub import NvmlStub, Profile, nvml_stub
 

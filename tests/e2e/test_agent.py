@@ -10,9 +10,10 @@ from urllib.request import urlopen
 
 import pytest
 
-from kvandal.broker import HOST, EmbeddedBroker, free_port
+from kvandal.broker import HOST, EmbeddedBroker
 from tests.servers.exporter import exporter
 from tests.servers.nvml_stub import NvmlStub, Profile, nvml_stub
+from tests.servers.ports import free_port
 from tests.servers.stack import Running, fresh_topics, run, until
 
 

@@ -1,14 +1,20 @@
 """`kvandal doctor`: a line for every check, and what to do about it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from catalogue import TABLES
-from kvandal.broker import HOST, EmbeddedBroker, free_port
+from collectors.devices import DeviceReport, DeviceState
+from collectors.source import SourceUnavailableError
+from kvandal.broker import HOST, EmbeddedBroker
+from kvandal.doctor import Verdict, examine_source
 from storage import schema
 from storage.client import StoreAddress, connect
+from tests.servers.agent_fakes import SyntheticSource
 from tests.servers.kafka import KafkaCluster
+from tests.servers.ports import free_port
 from tests.servers.stack import Finished, drop_topics, fresh_topics, run
 
 KAFKA = {"KVANDAL_KAFKA_REPLICATION": "1"}
@@ -76,7 +82,7 @@ def test_a_topic_with_other_settings_is_a_warning(apache_kafka: KafkaCluster, tm
         finished = doctor("--only", "agent", broker=apache_kafka.bootstrap, folder=tmp_path)
 
     assert finished.code == 0
-    assert [line for line in lines_of(finished, "topics") if "kvandal.gpu has 1 partitions, 8 are meant" in line]
+    assert [line for line in lines_of(finished, "topics") if "kvandal.gpu: 1 of 8 partitions" in line]
 
 
 def test_a_schema_that_was_never_applied_fails(
@@ -126,3 +132,57 @@ def test_wrong_settings_are_the_first_finding(tmp_path: Path) -> None:
     assert finished.code == 1
     assert finished.out.startswith("failed")
     assert "intervall_s" in finished.out
+
+
+# --- sources of many devices
+
+
+class Gateway(SyntheticSource):
+    """A source whose devices do as a test tells, and which perhaps breaks."""
+
+    def __init__(self, *reports: DeviceReport) -> None:
+        super().__init__("modbus")
+        self.reports = reports
+
+    def devices(self) -> Sequence[DeviceReport]:
+        return self.reports
+
+
+def test_each_device_that_is_not_well_is_a_finding_and_the_others_are_summed_up() -> None:
+    gateway = Gateway(
+        DeviceReport("meter-1", DeviceState.OK),
+        DeviceReport("meter-2", DeviceState.REFUSED, "the password is wrong"),
+        DeviceReport("meter-3", DeviceState.OK),
+        DeviceReport("meter-4", DeviceState.UNKNOWN),
+    )
+
+    findings = list(examine_source(gateway))
+
+    assert {finding.check for finding in findings} == {"source modbus"}
+    assert [(finding.verdict, finding.text) for finding in findings] == [
+        (Verdict.OK, "answers with 8 rows"),
+        (Verdict.OK, "2 of 4 devices answer"),
+        (Verdict.FAILED, "meter-2 is refused: the password is wrong"),
+        (Verdict.SKIPPED, "meter-4 is not asked yet"),
+    ]
+    assert gateway.closed
+
+
+def test_devices_are_told_of_also_when_none_of_them_answers() -> None:
+    gateway = Gateway(DeviceReport("meter-1", DeviceState.SLOW, "no answer within 5 s"))
+    gateway.failure = SourceUnavailableError("no device answers")
+
+    assert [(finding.verdict, finding.text) for finding in examine_source(gateway)] == [
+        (Verdict.FAILED, "no device answers"),
+        (Verdict.FAILED, "meter-1 is slow: no answer within 5 s"),
+    ]
+    assert gateway.closed
+
+
+def test_what_a_device_says_stays_on_its_line() -> None:
+    gateway = Gateway(DeviceReport("meter-1", DeviceState.NONSENSE, "\x1b[2K\nok           everything" * 1000))
+
+    (*_, finding) = examine_source(gateway)
+
+    assert finding.text.isprintable()
+    assert len(finding.text) <= 2000

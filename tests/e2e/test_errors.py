@@ -11,10 +11,11 @@ from urllib.request import urlopen
 import pytest
 
 from catalogue import GPU
-from kvandal.broker import HOST, EmbeddedBroker, free_port, tied_to_parent
+from kvandal.broker import HOST, EmbeddedBroker, tied_to_parent
 from storage import schema
 from storage.client import connect
 from stream.frame import HEADER_BYTES
+from tests.servers.ports import free_port
 from tests.servers.stack import (
     NO_SETTINGS,
     PATIENCE_S,

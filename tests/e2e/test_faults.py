@@ -105,6 +105,7 @@ def assert_summary_is_whole(summary: dict[str, Any]) -> None:
         "produced_by_source",
         "report",
         "clickhouse",
+        "dashboards",
     }
     assert set(summary["seconds"]) == {"start", "month", "live", "count", "report"}
     assert all(seconds > 0 for seconds in summary["seconds"].values())

@@ -1,5 +1,6 @@
 """`kvandal up` on kept data: stopped, killed with all its children, killed amid its month; nothing lost or doubled."""
 
+import re
 import shutil
 import sqlite3
 import time
@@ -9,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import requests
 
 from catalogue import TABLES
 from kvandal.simulating import SimulatedSite
@@ -20,7 +22,7 @@ from tests.servers.stack import Running, until
 GPUS = 64
 MONTH_TIMEOUT_S = 150.0  # half a minute on two cores that do nothing else
 LIVE_TIMEOUT_S = 60.0
-DOOR = "ClickHouse  "  # what stands before its address
+DOOR, PREVIEWS = "ClickHouse  ", "dashboards  "  # what stands before their addresses
 MARGIN_S = 600  # of readings on both sides of the month
 
 pytestmark = pytest.mark.timeout(400)
@@ -74,6 +76,7 @@ def month(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with site.running:
         site.wait_until_live(timeout_s=MONTH_TIMEOUT_S)
         assert_nothing_lost_or_doubled(site, starts=1)
+        assert_dashboards_are_served(site)
         assert site.running.stop(timeout_s=60) == 0
     assert "Traceback" not in site.running.log + child_logs(data)
     assert spooled(data) == set()
@@ -177,6 +180,17 @@ def assert_nothing_lost_or_doubled(site: Site, *, starts: int | None) -> None:
     if starts is not None:
         # The month is an epoch too.
         assert site.ask("SELECT uniqExact(epoch_ms) FROM frames WHERE table_name = 'gpu'") == [(starts + 1,)]
+
+
+def assert_dashboards_are_served(site: Site) -> None:
+    """At the address that it prints: the site's page, with a figure of the site's power now."""
+    address = site.running.log.partition(PREVIEWS)[2].split()[0]
+    power = re.compile(r"Site power</h3><div class=\"stat\"><p>[\d.]+ kW")
+    until(
+        lambda: power.search(requests.get(address, timeout=LIVE_TIMEOUT_S).text) is not None,
+        what="the site's page shows its power",
+        timeout_s=LIVE_TIMEOUT_S,
+    )
 
 
 def stored_frames(site: Site) -> set[tuple[int, int, int, int]]:

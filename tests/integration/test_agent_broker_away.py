@@ -20,7 +20,7 @@ from catalogue import GPU, layout_of
 from collectors.agent import Agent, ScheduledSource
 from collectors.framer import FrameRule
 from collectors.spool import Spool
-from kvandal.broker import HOST, EmbeddedBroker, free_port, tied_to_parent
+from kvandal.broker import HOST, EmbeddedBroker, tied_to_parent
 from stream.client import KafkaAddress
 from stream.frame import FrameHeader, decode_frame
 from stream.messages import EventMessage
@@ -29,6 +29,7 @@ from stream.rows import Rows
 from stream.seen import SeenFrames, Verdict
 from stream.topics import EVENTS
 from tests.servers.agent_fakes import START_S, FakeClock, FastForward, SyntheticSource
+from tests.servers.ports import free_port
 from tests.servers.stack import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,9 +48,11 @@ def spool_path(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def agent_over(spool: Spool, bootstrap: str, *, frame_ticks: int = 10, ticks: int = TEN_MINUTES) -> Iterator[Agent]:
+def agent_over(
+    spool: Spool, bootstrap: str, *, clock: FakeClock | None = None, frame_ticks: int = 10, ticks: int = TEN_MINUTES
+) -> Iterator[Agent]:
     """An agent that is reading, its ten minutes over; the caller decides when it sends."""
-    clock = FakeClock()
+    clock = clock or FakeClock()
     wait = FastForward(clock, ticks)
     agent = Agent(
         name="test",
@@ -68,6 +71,16 @@ def read_ten_minutes(agent: Agent, source: SyntheticSource) -> None:
     agent.start([ScheduledSource(source, 1)])
     until(lambda: len(source.read_times) == TEN_MINUTES, what="ten minutes are read")
     agent.stop_reading(PATIENCE_S)
+
+
+def send_everything(spool: Spool, clock: FakeClock) -> None:
+    """Let time pass until all is sent: a topic that was not there yet is asked for again after a pause."""
+
+    def is_empty_a_second_later() -> bool:
+        clock.advance(1)
+        return spool.is_empty()
+
+    until(is_empty_a_second_later, what="the spool is empty")
 
 
 def read_topic(bootstrap: str, topic: str, *, enough: Callable[[list[bytes]], bool]) -> list[bytes]:
@@ -115,9 +128,10 @@ def every_tick() -> list[int]:
 def test_ten_minutes_without_a_broker_arrive_in_order_and_once(spool_path: Path, tmp_path: Path) -> None:
     port = free_port()
     bootstrap = f"{HOST}:{port}"
+    clock = FakeClock()
     with (
         closing(Spool(spool_path, limit_bytes=50 << 20)) as spool,
-        agent_over(spool, bootstrap) as agent,
+        agent_over(spool, bootstrap, clock=clock) as agent,
     ):
         agent.start_sending()
         read_ten_minutes(agent, SyntheticSource())
@@ -125,6 +139,7 @@ def test_ten_minutes_without_a_broker_arrive_in_order_and_once(spool_path: Path,
 
         with EmbeddedBroker.start(tmp_path / "broker.log", port=port):
             ensure_topics(KafkaAddress(bootstrap), replication=1)
+            send_everything(spool, clock)
             assert agent.stop(read_timeout_s=PATIENCE_S, drain_timeout_s=PATIENCE_S)
             frames = frames_of(read_topic(bootstrap, GPU.topic, enough=lambda values: len(values) >= 60))
 
@@ -190,8 +205,8 @@ def start_draining(spool_path: Path, bootstrap: str) -> subprocess.Popen[str]:
 def test_what_a_small_spool_evicts_is_reported_exactly(spool_path: Path, tmp_path: Path, sending: bool) -> None:  # noqa: FBT001 - a parameter of pytest
     port = free_port()
     bootstrap = f"{HOST}:{port}"
-    source = SyntheticSource(more_sources=(2, 3))
-    with closing(Spool(spool_path, limit_bytes=1 << 20)) as spool, agent_over(spool, bootstrap) as agent:
+    source, clock = SyntheticSource(more_sources=(2, 3)), FakeClock()
+    with closing(Spool(spool_path, limit_bytes=1 << 20)) as spool, agent_over(spool, bootstrap, clock=clock) as agent:
         if sending:
             agent.start_sending()
         read_ten_minutes(agent, source)
@@ -200,6 +215,7 @@ def test_what_a_small_spool_evicts_is_reported_exactly(spool_path: Path, tmp_pat
             ensure_topics(KafkaAddress(bootstrap), replication=1)
             if not sending:
                 agent.start_sending()
+            send_everything(spool, clock)
             assert agent.stop(read_timeout_s=PATIENCE_S, drain_timeout_s=PATIENCE_S)
             values = read_topic(bootstrap, EVENTS.name, enough=lambda values: len(values) >= 3)
             lost = [msgspec.json.decode(value, type=EventMessage) for value in values]

@@ -18,13 +18,14 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from catalogue import GPU
-from kvandal.broker import HOST, free_port
+from kvandal.broker import HOST
 from storage import schema
 from storage.client import StoreAddress, connect
 from stream.client import KafkaAddress, make_admin
 from stream.plan import Plan, Range, decode_note
 from tests.conftest import DoorUnderTest
 from tests.servers.kafka import KafkaCluster
+from tests.servers.ports import free_port
 from tests.servers.stack import (
     Fleet,
     Frame,

@@ -10,7 +10,6 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from catalogue import GPU, TABLES, ResourceKind, Table, resource_id
-from kvandal.broker import free_port
 from storage.books import FrameBooks, PlanLine, PlanTable, StoredTicks
 from storage.client import StoreAddress, StoreRefusedError, StoreUnavailableError, connect
 from storage.native import native_block
@@ -23,6 +22,7 @@ from stream.rows import absent_rows, pack
 from stream.seen import SeenFrames
 from stream.topics import EVENTS, INVENTORY, JOBS, Topic
 from tests.conftest import DoorUnderTest
+from tests.servers.ports import free_port
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 NOW_S = int(NOW.timestamp())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Event, Lock
@@ -12,7 +13,7 @@ from catalogue import GPU, Table
 from collectors.source import Reading
 from stream.log import LogUnavailableError
 from stream.messages import EventMessage, InventoryMessage, JobMessage
-from stream.publish import Acknowledged
+from stream.publish import Acknowledged, TopicRefusedError
 from stream.rows import Rows, absent_rows
 
 START_S = 1_800_000_000
@@ -77,6 +78,7 @@ class SyntheticSource:
         self._gpus = gpus
         self.read_times: list[int] = []
         self.happened: list[EventMessage] = []
+        self.measured: Callable[[], Sequence[InventoryMessage]] = lambda: ()
         self.failure: Exception | None = None
         self.during_read: Callable[[], object] = lambda: None
         self.closed = False
@@ -87,7 +89,7 @@ class SyntheticSource:
         return self._name
 
     def inventory(self) -> Sequence[InventoryMessage]:
-        return ()
+        return self.measured()
 
     def read(self, time_s: int) -> Sequence[Reading]:
         if self.keeps_times:
@@ -117,16 +119,23 @@ class Sent:
     value: bytes
     acknowledged: Callable[[Acknowledged], None]
     failed: Callable[[Exception], None]
+    alone: bool = False
 
 
 class FakePublisher:
-    """A broker's answers: at once by default, never when `silent`, and none at all when `away`."""
+    """A broker's answers: at once by default, never when `silent` or for a `mute` topic, and none at all when `away`.
+
+    Topics that are `missing` refuse at once.
+    """
 
     def __init__(self, *, keeps: bool = True) -> None:
         self.sent: list[Sent] = []
         self.acknowledged = 0
         self.away = False
         self.silent = False
+        self.mute: set[str] = set()
+        self.missing: set[str] = set()
+        self.tried: deque[str] = deque(maxlen=10_000)  # topics that were asked for, taken or not
         self.renewed = 0
         self._keeps = keeps
 
@@ -138,13 +147,17 @@ class FakePublisher:
         *,
         acknowledged: Callable[[Acknowledged], None],
         failed: Callable[[Exception], None],
+        alone: bool = False,
     ) -> None:
+        self.tried.append(topic)
         if self.away:
             raise LogUnavailableError("the broker is away")
-        sent = Sent(topic, key, value, acknowledged, failed)
+        if topic in self.missing:
+            raise TopicRefusedError(f"{topic}: it does not exist")
+        sent = Sent(topic, key, value, acknowledged, failed, alone=alone)
         if self._keeps:
             self.sent.append(sent)
-        if not self.silent:
+        if not self.silent and topic not in self.mute:
             self.acknowledged += 1
             acknowledged(Acknowledged(0, self.acknowledged))
 

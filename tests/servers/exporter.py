@@ -57,13 +57,6 @@ def exporter(text: str = "") -> Iterator[Exporter]:
         server.server_close()
 
 
-def free_port() -> int:
-    """A port of the loopback on which nobody listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         state: Exporter = self.server.exporter  # type: ignore[attr-defined]

@@ -15,13 +15,14 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Self
+from typing import Protocol, Self
 
-from kvandal.broker import HOST, answers, free_port, last_line, tied_to_parent
+from kvandal.broker import HOST, answers, last_line, tied_to_parent
+from tests.servers.ports import free_port
 
 FOLDER = Path(__file__).resolve().parent
 POM = FOLDER / "kafka-pom.xml"
@@ -71,12 +72,14 @@ class Node:
     node_id: int
     directory: Path
     client_port: int
+    broker_port: int
     controller_port: int
+    advertised_port: int  # where clients are told to go: the client port, or a relay before it
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def bootstrap(self) -> str:
-        return f"{HOST}:{self.client_port}"
+        return f"{HOST}:{self.advertised_port}"
 
     @property
     def log_path(self) -> Path:
@@ -87,6 +90,14 @@ class Node:
         return self.directory / "server.properties"
 
 
+class Guard(Protocol):
+    """What a cluster of one broker is told about whom to let in, and who asks whether it answers."""
+
+    def properties(self, node: Node) -> Mapping[str, str]: ...
+
+    def answers(self) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True)
 class KafkaCluster:
     """A running cluster. It ends with `stop`, with the context manager, or with the process that started it."""
@@ -94,23 +105,33 @@ class KafkaCluster:
     java: Java
     nodes: tuple[Node, ...]
     properties: Mapping[str, str]
+    guard: Guard | None = None
 
     @classmethod
-    def start(cls, directory: Path, *, brokers: int = 1, properties: Mapping[str, str] = NO_PROPERTIES) -> Self:
+    def start(
+        cls,
+        directory: Path,
+        *,
+        brokers: int = 1,
+        properties: Mapping[str, str] = NO_PROPERTIES,
+        relay: Callable[[int], int] = lambda port: port,
+        guard: Guard | None = None,
+    ) -> Self:
         """Format the storage of `brokers` nodes under `directory`, start them, return when every one answers.
 
-        `properties` go over our own settings in every node's server.properties. Raises ServerUnavailable where Kafka
+        `properties` go over our own settings in every node's server.properties. `relay` may put something between
+        clients and a node's port: it returns the port that clients are told of. Raises ServerUnavailable where Kafka
         cannot run, ServerFailed when it does not start; then nothing is left running.
         """
         java = ensure_available()
-        nodes = tuple(Node(i + 1, directory / f"broker-{i}", free_port(), free_port()) for i in range(brokers))
-        cluster = cls(java, nodes, properties)
+        nodes = tuple(_node(i + 1, directory / f"broker-{i}", relay) for i in range(brokers))
+        cluster = cls(java, nodes, properties, guard)
         try:
             cluster._format()
             for node in nodes:
                 cluster._launch(node)
             for node in nodes:
-                _wait_until_it_answers(node)
+                _wait_until_it_answers(node, guard)
         except BaseException:
             cluster.stop()
             raise
@@ -132,7 +153,7 @@ class KafkaCluster:
         """Start one broker again on its files and ports, after killing it if it runs; returns when it answers."""
         self.kill(broker_index)
         self._launch(self.nodes[broker_index])
-        _wait_until_it_answers(self.nodes[broker_index])
+        _wait_until_it_answers(self.nodes[broker_index], self.guard)
 
     def stop(self) -> None:
         """End every broker at once: what they hold is the tests' and is thrown away. Harmless when repeated."""
@@ -148,10 +169,11 @@ class KafkaCluster:
         self.stop()
 
     def _format(self) -> None:
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")  # no option
         for node in self.nodes:
             node.directory.mkdir(parents=True, exist_ok=True)
             settings = _server_properties(node, self.nodes) | dict(self.properties)
+            settings |= self.guard.properties(node) if self.guard else {}
             node.properties_path.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
             tool = ("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(node.properties_path))
             done = _run(self.java.command(*tool), TOOL_TIMEOUT_S)
@@ -168,6 +190,11 @@ class KafkaCluster:
                 cwd=node.directory,
                 start_new_session=True,
             )
+
+
+def _node(node_id: int, directory: Path, relay: Callable[[int], int]) -> Node:
+    client_port = free_port()
+    return Node(node_id, directory, client_port, free_port(), free_port(), relay(client_port))
 
 
 def ensure_available() -> Java:
@@ -224,9 +251,11 @@ def _server_properties(node: Node, nodes: Sequence[Node]) -> dict[str, str]:
         "process.roles": "broker,controller",
         "node.id": str(node.node_id),
         "controller.quorum.voters": ",".join(f"{n.node_id}@{HOST}:{n.controller_port}" for n in nodes),
-        "listeners": f"PLAINTEXT://{node.bootstrap},CONTROLLER://{HOST}:{node.controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{node.bootstrap}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listeners": f"CLIENT://{HOST}:{node.client_port},BROKER://{HOST}:{node.broker_port},"
+        f"CONTROLLER://{HOST}:{node.controller_port}",
+        "advertised.listeners": f"CLIENT://{node.bootstrap},BROKER://{HOST}:{node.broker_port}",
+        "listener.security.protocol.map": "CLIENT:PLAINTEXT,BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name": "BROKER",
         "controller.listener.names": "CONTROLLER",
         "log.dirs": str(node.directory / "data"),
         "default.replication.factor": replicas,
@@ -249,12 +278,12 @@ def _server_properties(node: Node, nodes: Sequence[Node]) -> dict[str, str]:
     }
 
 
-def _wait_until_it_answers(node: Node) -> None:
+def _wait_until_it_answers(node: Node, guard: Guard | None = None) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if node.process is None or node.process.poll() is not None:
             raise ServerFailed(f"Kafka broker {node.node_id} ended while starting: {last_line(node.log_path)}")
-        if answers(node.bootstrap, deadline - time.monotonic()):
+        if guard.answers() if guard else answers(node.bootstrap, deadline - time.monotonic()):
             return
         time.sleep(POLL_INTERVAL_S)
     raise ServerFailed(f"Kafka broker {node.node_id} did not answer in time: {last_line(node.log_path)}")

@@ -18,6 +18,7 @@ from typing import Self, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
+import psutil
 from clickhouse_connect.driver.client import Client
 
 from catalogue import GPU, Table, layout_of
@@ -25,13 +26,15 @@ from kvandal.broker import HOST, tied_to_parent
 from storage.client import StoreAddress
 from stream.client import KafkaAddress, make_admin
 from stream.frame import seal
+from stream.messages import EventMessage, InventoryMessage, encode_message
 from stream.publish import Acknowledged, Publisher, ensure_topics
 from stream.rows import Rows, absent_rows, row_type
-from stream.topics import ALL_TOPICS
+from stream.topics import ALL_TOPICS, EVENTS, INVENTORY
 
 PATIENCE_S = 60.0  # for what takes a second on an idle machine
 STOP_TIMEOUT_S = 30.0
 POLL_S = 0.05
+LOG_TAIL_CHARACTERS = 2000
 NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 Found = TypeVar("Found")
@@ -127,9 +130,21 @@ class Running:
         self.process.wait()
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
-        """Ask it to end; returns its exit code. TimeoutExpired when it does not."""
+        """Ask it to end; returns its exit code. AssertionError with where its threads stand when it does not."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout_s)
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"did not end within {timeout_s:g} s of SIGTERM:\n{self.stacks()}") from None
+
+    def stacks(self) -> str:
+        """Where its threads stand now, and how much processor it used: little means that it waits for something."""
+        before = len(self.log)
+        used_s = sum(psutil.Process(self.process.pid).cpu_times()[:2])
+        self.process.send_signal(signal.SIGUSR1)
+        with suppress(AssertionError):
+            until(lambda: "(most recent call first)" in self.log[before:], what="stacks are written", timeout_s=10)
+        return f"{used_s:.1f} s of processor in all\n{self.log[max(0, before - LOG_TAIL_CHARACTERS) :]}"
 
     def freeze(self) -> None:
         """SIGSTOP: the process runs nothing, not even its heartbeats, until `wake`."""
@@ -167,6 +182,18 @@ def drop_topics(bootstrap: str, *names: str) -> None:
         until(lambda: not wanted & set(admin.list_topics()), what="the topics are gone")
     finally:
         admin.close()
+
+
+def publish_messages(bootstrap: str, messages: Sequence[EventMessage | InventoryMessage]) -> None:
+    """Publish events and inventory as agents do; returns once the broker has acknowledged all of them."""
+    publisher = Publisher(KafkaAddress(bootstrap))
+    failures: list[Exception] = []
+    for message in messages:
+        topic = EVENTS if isinstance(message, EventMessage) else INVENTORY
+        publisher.publish(topic.name, 1, encode_message(message), acknowledged=lambda _: None, failed=failures.append)
+    publisher.flush()
+    publisher.close()
+    assert failures == []
 
 
 def start_ingest(
@@ -380,7 +407,7 @@ def assert_minutes_agree(store: Client, table: Table) -> None:
     minutes = f"SELECT resource, time AS minute, {merged} FROM {table.name}_1m AS minutes GROUP BY ALL"  # noqa: S608
     for one, other in ((raw, minutes), (minutes, raw)):
         differing = store.query(f"SELECT resource, minute FROM ({one} EXCEPT {other}) LIMIT 10")  # noqa: S608
-        assert list(differing.result_rows) == []
+        assert list(differing.result_rows) == [], f"minutes of {table.name} differ from its rows"
 
 
 def _minute_columns(store: Client, table: Table) -> Iterator[tuple[str, str, str]]:
@@ -421,8 +448,12 @@ class Gate:
         Thread(target=self._accept, name="gate", daemon=True).start()
 
     @property
+    def port(self) -> int:
+        return int(self._listener.getsockname()[1])
+
+    @property
     def url(self) -> str:
-        return f"http://{HOST}:{self._listener.getsockname()[1]}"
+        return f"http://{HOST}:{self.port}"
 
     @property
     def holds_something(self) -> bool:
@@ -458,7 +489,11 @@ class Gate:
         with suppress(OSError):  # the listener was closed
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(self._target)
+                try:
+                    server = socket.create_connection(self._target)
+                except OSError:  # nobody listens behind the gate now: so it is in front of it
+                    _hang_up(client)
+                    continue
                 self._connections += [client, server]
                 for ends in ((client, server, self._requests_pass), (server, client, self._answers_pass)):
                     Thread(target=self._pump, args=ends, daemon=True).start()
@@ -470,6 +505,7 @@ class Gate:
                     self._waiting.set()
                     may_pass.wait()
                 target.sendall(data)
+        with suppress(OSError):  # so that the other side hears of it, however this one went
             target.shutdown(socket.SHUT_WR)
 
 

@@ -15,7 +15,13 @@ HOUR_OF_READS = st.lists(st.integers(0, 2_000_000), min_size=1, max_size=60)
 
 
 def rule(
-    numerator: int = 1, denominator: int = 1, *, modulus: int = 0, ceiling_per_s: int = 0, resolution: int = 1
+    numerator: int = 1,
+    denominator: int = 1,
+    *,
+    modulus: int = 0,
+    ceiling_per_s: int = 0,
+    resolution: int = 1,
+    most: int = 0,
 ) -> CounterRule:
     return CounterRule(
         numerator=numerator,
@@ -23,6 +29,7 @@ def rule(
         resolution=Fraction(resolution),
         modulus=modulus,
         ceiling_per_s=ceiling_per_s,
+        most=most,
     )
 
 
@@ -118,6 +125,18 @@ def test_a_clock_that_was_set_back_leaves_the_slack_of_one_read() -> None:
     kept, _ = advance(limited, None, 0, time_s=1000)
     assert advance(limited, kept, 100, time_s=400)[1] == 100
     assert advance(limited, kept, 101, time_s=400)[1] is None
+
+
+def test_what_is_too_much_for_one_tick_comes_with_the_next_ones() -> None:
+    assert deltas_of(rule(most=100), [0, 250, 250, 260, 260]) == [None, 100, 100, 60, 0]
+
+
+def test_throttle_time_of_a_long_dark_interval_is_not_lost() -> None:
+    throttled = GPU.metric("throttled_power_cap_seconds")
+    which = CounterRule.of(throttled, Fraction(1, 1_000_000_000))
+    hours = 7200 * 1_000_000_000  # two hours of it in the dark: more than 32 bits hold in microseconds
+    deltas = deltas_of(which, [0, hours, hours, hours])
+    assert deltas == [None, throttled.stored.highest, 7_200_000_000 - throttled.stored.highest, 0]
 
 
 def test_a_device_that_counts_in_coarser_units_than_are_stored_loses_nothing() -> None:

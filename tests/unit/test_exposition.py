@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from catalogue import GPU, GPU_HEALTH, PORT, TRAY
 from collectors.crosscheck import WINDOW_S, EnergyCheck
+from collectors.devices import DeviceReport, DeviceState
 from collectors.exposition import AgentMetrics, SourceState
 from collectors.kernel_clock import ClockState
 from collectors.source import Reading
@@ -85,6 +86,16 @@ def fill(page: Page, spool: Spool, clock: FakeClock) -> None:
     well.answered(clock.monotonic_s())
     page.metrics.read_took("nvml", 0.004)
     page.metrics.timings("nvml", {("GPU-17", "read"): 0.003, ("GPU-17", "fields"): 0.000125})
+    page.metrics.devices(
+        "redfish",
+        [
+            DeviceReport("tray-1", DeviceState.OK, took_s=0.25),
+            DeviceReport("tray-2", DeviceState.REFUSED, "the password is wrong"),
+            DeviceReport("tray-3", DeviceState.UNKNOWN),
+        ],
+    )
+    page.metrics.topic_blocked("kvandal.gpu", blocked=False)
+    page.metrics.topic_blocked("kvandal.cooling", blocked=True)
     page.metrics.missed_ticks("nvml", busy=2, clock=0)
     spool.add([Outgoing("kvandal.gpu", 1, bytes(1000), 8, START_S, START_S)])
     page.metrics.produced("kvandal.gpu", 80)
@@ -168,6 +179,37 @@ def test_a_source_that_hangs_is_down_without_anybody_telling(page: Page, clock: 
 
     assert page.value("kvandal_agent_source_up", source="nvml") == 0
     assert page.value("kvandal_agent_source_age_seconds", source="nvml") == 3.5
+
+
+def test_of_too_many_devices_those_that_fail_are_shown_and_the_rest_is_counted(page: Page) -> None:
+    reports = [DeviceReport(f"device-{number:04}", DeviceState.OK, took_s=0.1) for number in range(1500)]
+    reports[1400] = DeviceReport("device-1400", DeviceState.SLOW, "no answer within 5 s")
+    page.metrics.devices("redfish", reports)
+
+    lines = [line for line in page.text().splitlines() if line.startswith("kvandal_agent_device_up{")]
+    assert len(lines) == 1000
+    assert page.value("kvandal_agent_device_up", source="redfish", device="device-1400") == 0
+    assert page.value("kvandal_agent_device_up", source="redfish", device="device-0000") == 1
+    assert page.value("kvandal_agent_device_up", source="redfish", device="device-1399") is None
+    assert page.value("kvandal_agent_devices_left_out", source="redfish") == 500
+
+
+def test_two_devices_of_one_name_are_one_line(page: Page) -> None:
+    """Prometheus throws a page away that has the same line twice."""
+    page.metrics.devices("redfish", [DeviceReport("tray", state, took_s=1.0) for state in DeviceState])
+    page.metrics.timings("redfish", {("tray", "read"): 2.0})
+
+    for name in ("device_up", "device_seconds", "device_state"):
+        assert sum(line.startswith(f"kvandal_agent_{name}{{") for line in page.text().splitlines()) == 1, name
+
+
+def test_devices_of_a_source_that_is_gone_are_not_shown(page: Page, clock: FakeClock) -> None:
+    state = SourceState("redfish", clock.monotonic_s(), deadline_s=3)
+    page.metrics.watch(state)
+    page.metrics.devices("redfish", [DeviceReport("tray-1", DeviceState.OK)])
+    page.metrics.forget(state)
+
+    assert "tray-1" not in page.text()
 
 
 # --- energy against power

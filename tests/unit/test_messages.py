@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from catalogue import ResourceKind, resource_id
 from stream.batch import Batch, MessageBatcher, Record
 from stream.frame import Flaw
-from stream.messages import EventMessage, InventoryMessage, JobMessage, Message, encode_message
+from stream.messages import EventMessage, InventoryMessage, JobMessage, Message, encode_message, message_key
 from stream.plan import Plan, Range
 from stream.seen import SeenFrames
 from stream.topics import EVENTS, INVENTORY, JOBS, Topic
@@ -264,3 +264,15 @@ def test_no_bytes_whatever_raise(topic: Topic, value: bytes) -> None:
 def test_an_event_of_a_time_that_would_not_be_kept_is_refused(time_ms: int) -> None:
     (refused,) = build(EVENTS, encode_message(EventMessage(id="a", resource=1, time_ms=time_ms, kind="xid"))).rejected
     assert refused.flaw is Flaw.BAD_TIME
+
+
+def test_inventory_of_two_sources_about_one_resource_has_two_keys() -> None:
+    one, other = (
+        InventoryMessage(
+            resource=RACK, kind=ResourceKind.RACK, identity="rack 7", name="7", valid_from_ms=0, source=source
+        )
+        for source in (1, 2)
+    )
+    assert message_key(one) != message_key(other)
+    assert message_key(one) == message_key(one)
+    assert message_key(EventMessage(id="1", resource=RACK, time_ms=0, kind="leak", source=1)) == RACK

@@ -15,7 +15,8 @@ from collectors.mapping import ExporterMapping, MappingError, load_mapping, pars
 from collectors.prometheus_text import ExporterPage, Point, PrometheusTextSource, parse_text
 from collectors.source import SourceUnavailableError
 from stream.rows import in_base_unit
-from tests.servers.exporter import OPENMETRICS, Exporter, exporter, free_port
+from tests.servers.exporter import OPENMETRICS, Exporter, exporter
+from tests.servers.ports import free_port
 
 START_S = 1_800_000_000
 

@@ -19,14 +19,18 @@ HOUR = 3600
 Reading = tuple[float, float]  # seconds after the period's start, joules
 
 
-def frame(readings: Sequence[Reading], *, resource: int = 1, quality: int | None = 1) -> pl.DataFrame:
+def frame(
+    readings: Sequence[Reading], *, resource: int = 1, quality: int | None = 1, watts: float | None = None
+) -> pl.DataFrame:
+    """READINGS; with `watts`, every reading tells this power besides."""
     times = [DAY.start + timedelta(seconds=at_s) for at_s, _ in readings]
     rows = [
         (resource, time.replace(tzinfo=None), joules, quality)
         for time, (_, joules) in zip(times, readings, strict=True)
     ]
     plain = {**READINGS, "time": pl.Datetime("ms")}
-    return pl.DataFrame(rows, schema=plain, orient="row").with_columns(pl.col("time").dt.replace_time_zone("UTC"))
+    told = pl.DataFrame(rows, schema=plain, orient="row").with_columns(pl.col("time").dt.replace_time_zone("UTC"))
+    return told if watts is None else told.with_columns(power_watts=pl.lit(watts))
 
 
 def meter(
@@ -49,13 +53,15 @@ def without(readings: list[Reading], first_s: float, last_s: float) -> list[Read
 
 
 def run(readings: pl.DataFrame, meters: pl.DataFrame, period: Period = DAY) -> tuple[pl.LazyFrame, pl.LazyFrame]:
-    marked = mark_edges(steps(readings.lazy(), meters.lazy()), period)
+    # Collected once, as the site report does: quarter hours and flags both read them.
+    marked = mark_edges(steps(readings.lazy(), meters.lazy()), period).collect().lazy()
     return quarters(marked, meters.lazy(), period), flags(marked, period)
 
 
 def totals(readings: pl.DataFrame, meters: pl.DataFrame, period: Period = DAY) -> tuple[float | None, float, float]:
     """Energy in J, coverage, share estimated, of the only meter."""
-    _, joules, coverage, share = by_meter(run(readings, meters, period)[0]).collect().row(0)
+    found = by_meter(run(readings, meters, period)[0]).select("joules", "coverage", "share_estimated")
+    joules, coverage, share = found.collect().row(0)
     return joules, coverage, share or 0.0
 
 

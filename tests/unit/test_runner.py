@@ -1,25 +1,30 @@
 """Ticks and runners: aligned to the wall clock, no second twice, and no source that stops another."""
 
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock, Thread
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from catalogue import GPU, layout_of
+from catalogue import GPU, ResourceKind, layout_of
 from collectors.agent import Agent, ScheduledSource
 from collectors.counters import KeptCounter
+from collectors.devices import DeviceReport, DeviceState
 from collectors.framer import FrameRule
 from collectors.runner import StagedCounters
 from collectors.source import SourceUnavailableError
 from collectors.spool import Spool
 from collectors.ticks import Tick, Ticks
 from stream.frame import FrameHeader, decode_frame
-from stream.messages import EventMessage
+from stream.messages import EventMessage, InventoryMessage, JobMessage
 from stream.rows import Rows
+from stream.topics import EVENTS, INVENTORY
 from tests.servers.agent_fakes import START_S, FakeClock, FakePublisher, FastForward, SyntheticSource
 from tests.servers.stack import until
 
@@ -294,3 +299,274 @@ def test_a_stop_closes_every_source_and_sends_what_was_read(spool: Spool, clock:
     assert all(source.closed for source in sources)
     rows = sum(decode_frame(sent.value, LAYOUTS)[0].rows for sent in bench.publisher.sent)
     assert rows == 8 * sum(len(source.read_times) for source in sources)
+
+
+# --- what a source measures
+
+
+class Inventory:
+    """What a source says that it measures, and at which ticks it was asked."""
+
+    def __init__(self, source: SyntheticSource, *answers: Sequence[InventoryMessage] | Exception) -> None:
+        self.asked_at: list[int] = []
+        self._source = source
+        self._answers = list(answers)
+        source.measured = self._answer
+
+    def _answer(self) -> Sequence[InventoryMessage]:
+        self.asked_at.append(len(self._source.read_times))
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+DEVICE = InventoryMessage(resource=7, kind=ResourceKind.GPU, identity="GPU-7", name="GPU 7", valid_from_ms=0)
+
+
+def names_told(spool: Spool) -> list[str]:
+    told = [value.value for value in spool.take(1000, urgent=True) if value.topic == INVENTORY.name]
+    return [msgspec.json.decode(value, type=InventoryMessage).name for value in told]
+
+
+def events_told(spool: Spool) -> list[str]:
+    told = [value.value for value in spool.take(10_000, urgent=True) if value.topic == EVENTS.name]
+    return [msgspec.json.decode(value, type=EventMessage).id for value in told]
+
+
+def event(name: str) -> EventMessage:
+    return EventMessage(id=name, resource=7, time_ms=0, kind="leak")
+
+
+def test_inventory_is_asked_again_while_it_is_empty_or_fails_and_then_every_ten_minutes(
+    spool: Spool, clock: FakeClock
+) -> None:
+    source = SyntheticSource()
+    inventory = Inventory(source, (), SourceUnavailableError("nobody answers"), (), [DEVICE])
+    bench = Bench(spool, clock, ticks=1300)
+    bench.agent.start([ScheduledSource(source, 1)])
+    finish(bench)
+
+    assert inventory.asked_at == [1, 2, 3, 4, 604, 1204]
+    assert names_told(spool) == ["GPU 7"] * 3
+
+
+def test_a_word_about_a_resource_is_signed_by_the_source_unless_it_is_signed_already(
+    spool: Spool, clock: FakeClock
+) -> None:
+    source = SyntheticSource()
+    signed = replace(DEVICE, name="GPU 8", attributes={"told_by": "topology"})
+    Inventory(source, [DEVICE, signed])
+    bench = Bench(spool, clock, ticks=1)
+    bench.agent.start([ScheduledSource(source, 1)])
+    finish(bench)
+
+    told = [value.value for value in spool.take(1000, urgent=True) if value.topic == INVENTORY.name]
+    words = [msgspec.json.decode(value, type=InventoryMessage).attributes["told_by"] for value in told]
+    assert words == [source.name, "topology"]
+
+
+def test_inventory_is_asked_when_the_source_says_that_it_changed(spool: Spool, clock: FakeClock) -> None:
+    class Changing(SyntheticSource):
+        def inventory_changed(self) -> bool:
+            return len(self.read_times) in (20, 21)
+
+    source = Changing()
+    inventory = Inventory(source, [DEVICE])
+    bench = Bench(spool, clock, ticks=50)
+    bench.agent.start([ScheduledSource(source, 1)])
+    finish(bench)
+
+    assert inventory.asked_at == [1, 20, 21]
+
+
+def test_events_survive_an_inventory_that_fails(spool: Spool, clock: FakeClock) -> None:
+    source = SyntheticSource()
+    source.happened = [event("leak-1")]
+    Inventory(source, OSError("no names today"))
+    bench = Bench(spool, clock, ticks=2)
+    bench.agent.start([ScheduledSource(source, 1)])
+    finish(bench)
+
+    assert events_told(spool) == ["leak-1"]
+
+
+def test_a_source_that_reads_but_cannot_name_its_devices_is_down_and_said_once(
+    spool: Spool, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = SyntheticSource()
+    Inventory(source, OSError("no names today " * 1000))
+    bench = Bench(spool, clock, ticks=20)
+    with caplog.at_level(logging.INFO):
+        bench.agent.start([ScheduledSource(source, 1)])
+        assert bench.wait.done.wait(PATIENCE_S)
+        assert bench.value("kvandal_agent_source_up", source="synthetic") == 0
+        finish(bench)
+
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.startswith("source fails: no names today")
+    assert len(told) < 600
+    assert sum(header.ticks for header, _ in bench.frames()) == 20
+
+
+def test_an_event_that_cannot_be_written_is_lost_alone(spool: Spool, clock: FakeClock) -> None:
+    source = SyntheticSource()
+    source.happened = [event("first"), event("\ud800"), event("third")]
+    bench = Bench(spool, clock, ticks=5)
+    bench.agent.start([ScheduledSource(source, 1)])
+    finish(bench)
+
+    assert events_told(spool) == ["first", "third"]
+    assert sum(header.ticks for header, _ in bench.frames()) == 5
+
+
+# --- events between ticks
+
+
+class Waking(SyntheticSource):
+    """A source that calls when something happened."""
+
+    def __init__(self, name: str = "synthetic", *, source: int = 1) -> None:
+        super().__init__(name, source=source)
+        self.wake: Callable[[], None] = lambda: None
+        self.woken_before_first_read = False
+        self.asking = 0
+        self.most_asking = 0
+        self.during_events: Callable[[], object] = lambda: None
+        self._lock = Lock()
+
+    def set_wake(self, wake: Callable[[], None]) -> None:
+        self.wake = wake
+        self.woken_before_first_read = not self.read_times
+
+    def tell(self, *names: str) -> None:
+        with self._lock:
+            self.happened += [event(name) for name in names]
+        self.wake()
+
+    def events(self) -> Sequence[EventMessage | JobMessage]:
+        self.asking += 1
+        self.most_asking = max(self.most_asking, self.asking)
+        self.during_events()
+        with self._lock:
+            happened, self.happened = self.happened, []
+        self.asking -= 1
+        return happened
+
+
+def test_an_event_is_spooled_at_once_and_no_tick_is_read_early(spool: Spool, clock: FakeClock) -> None:
+    source = Waking()
+    bench = Bench(spool, clock, ticks=3)
+    bench.agent.start([ScheduledSource(source, 10)])
+    assert bench.wait.done.wait(PATIENCE_S)  # from here on the runner waits for a tick that never comes
+    started_s = time.monotonic()
+    source.tell("leak")
+    until(lambda: events_told(spool) == ["leak"], what="the event is spooled", timeout_s=2)
+
+    assert time.monotonic() - started_s < 1  # 0.1 s on an idle machine; the next tick never comes
+    assert source.woken_before_first_read
+    assert source.read_times == [START_S + 10, START_S + 20, START_S + 30]
+    bench.agent.stop_reading(PATIENCE_S)
+
+
+def test_an_event_does_not_wait_for_a_read_that_takes_long(spool: Spool, clock: FakeClock) -> None:
+    source, released = Waking(), Event()
+    source.during_read = lambda: released.wait(PATIENCE_S)
+    bench = Bench(spool, clock, ticks=1)
+    bench.agent.start([ScheduledSource(source, 1)])
+    until(lambda: source.read_times, what="a read is under way")
+    source.tell("leak")
+    until(lambda: events_told(spool) == ["leak"], what="the event is spooled", timeout_s=2)
+
+    released.set()
+    finish(bench)
+    assert sum(header.ticks for header, _ in bench.frames()) == 1
+
+
+def test_what_is_spooled_between_ticks_takes_no_counters_along(spool: Spool, clock: FakeClock) -> None:
+    """They belong to rows that are still being read: kept without them, their energy would be lost at a kill."""
+    counters, source, released = StagedCounters(spool), Waking(), Event()
+
+    def count_and_wait() -> None:
+        counters.put({"energy": KeptCounter(1, 0, 1)})
+        released.wait(PATIENCE_S)
+
+    source.during_read = count_and_wait
+    bench = Bench(spool, clock, ticks=1)
+    bench.agent.start([ScheduledSource(source, 1, counters)])
+    until(lambda: source.read_times, what="a read is under way")
+    source.tell("leak")
+    until(lambda: events_told(spool), what="the event is spooled", timeout_s=2)
+
+    assert spool.counter("energy") is None
+    released.set()
+    finish(bench)
+    assert spool.counter("energy") == KeptCounter(1, 0, 1)
+
+
+def test_events_from_many_threads_come_once_each_and_are_never_asked_for_twice_at_a_time(
+    spool: Spool, clock: FakeClock
+) -> None:
+    source = Waking()
+    bench = Bench(spool, clock, ticks=200)
+    bench.agent.start([ScheduledSource(source, 1)])
+    names = [f"leak-{number}" for number in range(200)]
+    threads = [Thread(target=source.tell, args=names[start::4]) for start in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    until(lambda: len(events_told(spool)) == 200, what="all are spooled", timeout_s=5)
+    finish(bench)
+
+    assert sorted(events_told(spool)) == sorted(names)
+    assert source.most_asking == 1
+    assert len(source.read_times) == 200
+
+
+def test_events_that_hang_do_not_keep_the_agent_from_stopping(spool: Spool, clock: FakeClock) -> None:
+    source, released = Waking(), Event()
+    bench = Bench(spool, clock, ticks=5)
+    bench.agent.start([ScheduledSource(source, 1)])
+    assert bench.wait.done.wait(PATIENCE_S)
+    source.during_events = lambda: released.wait(PATIENCE_S)
+    source.tell("leak")
+    until(lambda: source.asking, what="the events are asked for")
+
+    started_s = time.monotonic()
+    bench.agent.stop_reading(0.2)
+    assert time.monotonic() - started_s < 5
+    released.set()
+    assert sum(header.ticks for header, _ in bench.frames()) == 5
+
+
+# --- many devices
+
+
+def test_how_devices_do_is_shown_after_the_tick(spool: Spool, clock: FakeClock) -> None:
+    class Gateway(SyntheticSource):
+        def devices(self) -> Sequence[DeviceReport]:
+            return [DeviceReport("cdu-1", DeviceState.OK, took_s=0.5), DeviceReport("cdu-2", DeviceState.SLOW, "late")]
+
+    bench = Bench(spool, clock, ticks=1)
+    bench.agent.start([ScheduledSource(Gateway(), 1)])
+    assert bench.wait.done.wait(PATIENCE_S)
+
+    assert bench.value("kvandal_agent_device_up", source="synthetic", device="cdu-1") == 1
+    assert bench.value("kvandal_agent_device_up", source="synthetic", device="cdu-2") == 0
+    assert bench.value("kvandal_agent_device_state", source="synthetic", device="cdu-2", state="slow") == 1
+    assert bench.value("kvandal_agent_device_seconds", source="synthetic", device="cdu-1", asked="read") == 0.5
+    finish(bench)
+    assert bench.value("kvandal_agent_device_up", source="synthetic", device="cdu-1") is None
+
+
+def test_a_source_that_cannot_say_how_its_devices_do_keeps_being_read(spool: Spool, clock: FakeClock) -> None:
+    class Confused(SyntheticSource):
+        def devices(self) -> Sequence[DeviceReport]:
+            raise KeyError("cdu-1")
+
+    bench = Bench(spool, clock, ticks=10)
+    bench.agent.start([ScheduledSource(Confused(), 1)])
+    finish(bench)
+
+    assert sum(header.ticks for header, _ in bench.frames()) == 10

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pytest
 
-from catalogue import COOLING, GPU, POWER, RACK, TRAY, ResourceKind, Table, resource_id
+from catalogue import COOLING, GPU, GPU_HEALTH, PORT, POWER, RACK, TRAY, ResourceKind, Table, resource_id
 from collectors.simulator import SimulatorSource
 from collectors.source import Reading, Source
 from simulation import Simulation, Site
@@ -38,17 +38,19 @@ def test_it_is_a_source() -> None:
 
 def test_tables_are_read_at_their_cadence() -> None:
     source = make_source()
-    assert {r.table.name for r in source.read(OCTOBER_S)} == {"gpu", "tray", "rack", "cooling", "power"}
+    every_ten_seconds = {"gpu", "port", "tray", "rack", "cooling", "power"}
+    assert {r.table.name for r in source.read(OCTOBER_S)} == every_ten_seconds | {"gpu_health"}
     assert {r.table.name for r in source.read(OCTOBER_S + 1)} == {"gpu"}
-    assert {r.table.name for r in source.read(OCTOBER_S + 10)} == {"gpu", "tray", "rack", "cooling", "power"}
+    assert {r.table.name for r in source.read(OCTOBER_S + 10)} == every_ten_seconds
 
 
 def test_each_tray_rack_and_gateway_sends_its_own_reading() -> None:
     source = make_source()
     site = source.simulation.site
     readings = source.read(OCTOBER_S)
-    counts = {t: sum(r.table is t for r in readings) for t in (GPU, TRAY, RACK, COOLING, POWER)}
-    assert counts == {GPU: 40, TRAY: 40, RACK: 3, COOLING: 1, POWER: 1}
+    tables = (GPU, GPU_HEALTH, PORT, TRAY, RACK, COOLING, POWER)
+    counts = {t: sum(r.table is t for r in readings) for t in tables}
+    assert counts == {GPU: 40, GPU_HEALTH: 40, PORT: 40, TRAY: 40, RACK: 3, COOLING: 1, POWER: 1}
     gpu = [r for r in readings if r.table is GPU]
     for tray, reading in enumerate(gpu):
         assert reading.rows["resource"].tolist() == site.gpu_ids[tray].tolist()
@@ -62,7 +64,9 @@ def test_backfill_covers_the_period_once_in_order(ticks_per_frame: int) -> None:
     source = make_source()
     end_s = OCTOBER_S + 5 * HOUR_S + 900
     readings = flattened(source.backfill(OCTOBER_S, end_s, ticks_per_frame=ticks_per_frame))
-    for table, tick_s, per_tick in ((GPU, 300, 160), (TRAY, 300, 40), (RACK, 60, 3), (COOLING, 60, 4), (POWER, 60, 4)):
+    slow = ((GPU_HEALTH, 3600, 160), (PORT, 3600, 160))
+    quick = ((GPU, 300, 160), (TRAY, 300, 40), (RACK, 60, 3), (COOLING, 60, 4), (POWER, 60, 4))
+    for table, tick_s, per_tick in slow + quick:
         rows = rows_of(readings, table)
         ticks = np.unique(rows["time"])
         assert ticks.tolist() == list(range(OCTOBER_S, end_s, tick_s))
@@ -113,7 +117,7 @@ def test_backfill_reads_what_single_reads_would() -> None:
 
 
 def test_backfill_refuses_ticks_that_do_not_fit() -> None:
-    with pytest.raises(ValueError, match="multiple of facility_tick_s"):
+    with pytest.raises(ValueError, match="multiples of facility_tick_s"):
         next(make_source().backfill(OCTOBER_S, OCTOBER_S + 600, gpu_tick_s=90))
 
 
@@ -181,3 +185,74 @@ def test_each_end_of_a_hold_follows_its_start() -> None:
             else:
                 assert key in begun
                 assert message.end_ms >= message.start_ms
+
+
+def told_of(readings: Iterable[Reading], table: Table, name: str) -> np.ndarray:
+    return in_base_unit(table.metric(name), rows_of(readings, table))
+
+
+def backfilled(fault_rate: float, hours: int = 72) -> tuple[SimulatorSource, list[Reading]]:
+    source = make_source(fault_rate=fault_rate)
+    return source, flattened(source.backfill(OCTOBER_S, OCTOBER_S + hours * HOUR_S, 1800, 300, slow_tick_s=300))
+
+
+@pytest.fixture(scope="module")
+def troubled() -> tuple[SimulatorSource, list[Reading]]:
+    """Three days with 300 times the faults of the field."""
+    return backfilled(300.0)
+
+
+def test_every_column_of_health_and_ports_is_told_that_such_a_gpu_has() -> None:
+    """Up to the fourth generation NVLink counts otherwise: a Blackwell GPU has none of those."""
+    _, readings = backfilled(0.0, hours=1)
+    for table in (GPU_HEALTH, PORT):
+        rows = rows_of(readings, table)
+        absent = {m.name for m in table.metrics if np.isnan(in_base_unit(m, rows)).any()}
+        assert absent <= {f"nvlink_{name}_count" for name in ("crc_errors", "replays", "recoveries")} | {
+            "nvlink_symbol_error_ratio", "nvlink_effective_error_ratio",
+        }  # fmt: skip
+
+
+def test_a_site_without_faults_is_healthy() -> None:
+    _, readings = backfilled(0.0, hours=6)
+    assert told_of(readings, GPU_HEALTH, "ecc_volatile_uncorrectable_count").max() == 0
+    assert told_of(readings, GPU_HEALTH, "recovery_action_state").max() == 0
+    assert told_of(readings, GPU_HEALTH, "nvlink_active_count").min() == 18
+    assert set(told_of(readings, PORT, "port_state")) == {1.0}
+    assert told_of(readings, PORT, "transmit_bytes").sum() > 0
+
+
+def test_faults_show_in_health_while_they_last_and_in_its_registers_for_good(
+    troubled: tuple[SimulatorSource, list[Reading]],
+) -> None:
+    """Each XID of memory leaves an error, each lost NVLink a failed recovery, each fault of the network a port down."""
+    source, readings = troubled
+    events = [one for one in source.events() if isinstance(one, EventMessage)]
+    memory = sum(one.kind == "xid" and one.code in (48, 64, 94, 95, 140) for one in events)
+    links = sum(one.kind == "xid" and one.code in (145, 149) for one in events)
+    network = sum(one.kind in ("network", "nic") for one in events)
+    assert min(memory, links, network) > 0
+    errors = told_of(readings, GPU_HEALTH, "ecc_aggregate_uncorrectable_count")
+    assert memory <= last_of_each(readings, errors).sum() <= 2 * memory
+    assert np.nanmax(told_of(readings, GPU_HEALTH, "remapped_rows_uncorrectable_count")) >= 1
+    assert {0.0, 1.0} <= set(told_of(readings, GPU_HEALTH, "remap_pending_state"))
+    assert np.nanmax(told_of(readings, GPU_HEALTH, "nvlink_inactive_count")) >= 1
+    assert links <= np.nansum(told_of(readings, GPU_HEALTH, "nvlink_recoveries_failed_count")) <= 2 * links
+    assert len(set(told_of(readings, GPU_HEALTH, "recovery_action_state")) - {0.0}) >= 2
+    assert {1.0, 5.0, 6.0} == set(told_of(readings, PORT, "port_state"))
+    assert 0 < np.nansum(told_of(readings, PORT, "link_downed_count")) <= network
+
+
+def last_of_each(readings: Iterable[Reading], values: np.ndarray) -> np.ndarray:
+    """The last known value of each GPU."""
+    resources = rows_of(readings, GPU_HEALTH)["resource"]
+    return np.array([values[resources == one][~np.isnan(values[resources == one])][-1] for one in np.unique(resources)])
+
+
+def test_a_dark_gpu_has_no_health_but_that_it_is_dark(troubled: tuple[SimulatorSource, list[Reading]]) -> None:
+    _, readings = troubled
+    dark = told_of(readings, GPU_HEALTH, "health_state") == 3
+    assert dark.any()
+    for metric in GPU_HEALTH.metrics:
+        if metric.name != "health_state":
+            assert np.isnan(told_of(readings, GPU_HEALTH, metric.name)[dark]).all(), metric.name

@@ -44,6 +44,16 @@ def test_values_come_out_oldest_first_messages_apart_from_readings(tmp_path: Pat
     assert [value.number for value in spool.take(10, urgent=False, after=3)] == [5]
 
 
+def test_each_topic_s_values_can_be_taken_apart_messages_first(tmp_path: Path) -> None:
+    spool = spool_of(tmp_path, 100)
+    spool.add([frame(0, topic=TRAY), frame(0), message(), frame(10)])
+
+    assert [(line.topic, line.urgent) for line in spool.lines()] == [(EVENTS, True), (GPU, False), (TRAY, False)]
+    assert [value.number for value in spool.take(10, urgent=False, topic=GPU)] == [2, 4]
+    assert [value.number for value in spool.take(10, urgent=False, topic=TRAY)] == [1]
+    assert spool.take(10, urgent=False, topic=GPU, after=4) == []
+
+
 def test_what_is_given_out_is_bounded_in_bytes_but_never_nothing(tmp_path: Path) -> None:
     spool = spool_of(tmp_path, 100)
     spool.add([frame(0, size=5 * KIB), frame(10), frame(20)])
@@ -61,6 +71,20 @@ def test_the_oldest_readings_make_room_and_messages_stay(tmp_path: Path) -> None
     assert evicted == [Evicted(1, GPU, 0, 9, frames=1, rows=8)]
     assert len(spool.take(10, urgent=True)) == 1
     assert [value.number for value in spool.take(10, urgent=False)] == [3, 4, 5]
+
+
+def test_messages_that_fill_more_than_half_make_room_for_readings(tmp_path: Path) -> None:
+    """A topic of messages that takes none must not close the spool to readings whose topic takes them."""
+    spool = spool_of(tmp_path, 4)
+    for number in range(40):
+        spool.add([message(str(number).encode())])
+
+    evicted = spool.add([frame(0), frame(10), frame(20)])
+
+    assert {(account.topic, account.frames) for account in evicted} == {(EVENTS, 1), (GPU, 1)}
+    kept = [value.value.strip() for value in spool.take(100, urgent=True)]
+    assert kept == [str(number).encode() for number in range(20, 40)]  # 2,000 bytes, less than half of 4,096
+    assert len(spool.take(10, urgent=False)) == 2
 
 
 def test_consecutive_evictions_are_one_gap_and_others_are_apart(tmp_path: Path) -> None:
@@ -146,6 +170,35 @@ def test_what_was_sent_before_a_kill_is_remembered(tmp_path: Path) -> None:
     spool.add([frame(20), frame(30)])
 
     assert [gap.sent for gap in gaps_of(spool)] == [True, False]
+
+
+def test_what_a_topic_has_not_handed_out_before_a_kill_is_lost_for_certain(tmp_path: Path) -> None:
+    """Although values of another topic that came later were handed out."""
+    killed = spool_of(tmp_path, 3)
+    killed.add([frame(0, topic=TRAY), frame(10), frame(20)])
+    killed.take(2, urgent=False, topic=GPU)
+    spool = spool_of(tmp_path, 3)
+
+    spool.add([frame(30), frame(40)])
+
+    assert [(gap.topic, gap.sent) for gap in gaps_of(spool)] == [(GPU, True), (TRAY, False)]
+
+
+def test_a_spool_that_kept_one_mark_for_all_topics_is_taken_over(tmp_path: Path) -> None:
+    before = spool_of(tmp_path, 3)
+    before.add([frame(0), frame(10, topic=TRAY), frame(20)])
+    before.close()
+    with sqlite3.connect(tmp_path / "spool.db") as old:
+        old.execute("CREATE TABLE marks (urgent INTEGER PRIMARY KEY, number INTEGER NOT NULL)")
+        old.execute("INSERT INTO marks VALUES (0, 2)")
+    for _ in range(2):  # also when it is opened once more
+        spool = spool_of(tmp_path, 3)
+
+    spool.add([frame(30), frame(40), frame(50)])
+
+    assert [(gap.topic, gap.first_time, gap.sent) for gap in gaps_of(spool)] == [
+        (GPU, 0, True), (GPU, 20, False), (TRAY, 10, True),
+    ]  # fmt: skip
 
 
 def test_a_restart_keeps_values_numbers_bytes_and_gaps(tmp_path: Path) -> None:

@@ -741,10 +741,12 @@ static int look_for_event(const struct event_set *set, struct event_data *data) 
 }
 
 int nvmlEventSetWait_v2(struct event_set *set, struct event_data *data, unsigned int timeout_ms) {
-    const struct timespec pause = {0, 2000000};
+    /* A driver sleeps until it is interrupted; to look so seldom costs next to nothing either. */
+    const unsigned int pause_ms = 50;
+    const struct timespec pause = {0, pause_ms * 1000000};
     int found = TIMEOUT;
     __atomic_add_fetch(&waiting, 1, __ATOMIC_RELAXED);
-    for (unsigned int waited_ms = 0; found == TIMEOUT && waited_ms <= timeout_ms; waited_ms += 2) {
+    for (unsigned int waited_ms = 0; found == TIMEOUT && waited_ms <= timeout_ms; waited_ms += pause_ms) {
         found = look_for_event(set, data);
         if (found == TIMEOUT) nanosleep(&pause, NULL);
     }

@@ -1,0 +1,1 @@
+"""Alerts: metric rules, incidents from events, routing and runbooks."""

@@ -1,0 +1,179 @@
+"""How well an incident was told: how soon, to how many pagers, and what should not have been told. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from alerts.alert import Severity
+from alerts.replay_incident import Expected, ReplayIncident
+from alerts.routing import Routing, wait_s
+
+Labels = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """An alert as the Alertmanager gets it: from when until when, None for one that stands at the end."""
+
+    labels: Labels
+    from_s: float
+    until_s: float | None = None
+
+    @property
+    def name(self) -> str:
+        return self.labels["alertname"]
+
+    @property
+    def severity(self) -> str:
+        return self.labels["severity"]
+
+    def stands(self, at_s: float) -> bool:
+        return self.from_s <= at_s and (self.until_s is None or self.until_s > at_s)
+
+    def leaves_s(self, routing: Routing) -> float:
+        """When the Alertmanager would tell it, if it were the first of its group."""
+        return self.from_s + wait_s(routing, self.name, self.severity)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """An alert that left for a receiver, in which group; the group is one message to people, or one page."""
+
+    raised: Raised
+    at_s: float
+    group: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What a replay found. `delay_s` is until the first right page, or ticket where no page is due, left."""
+
+    incident: str
+    title: str
+    delay_s: float | None
+    promised_s: float | None
+    pages: int
+    tickets: int
+    false_pages: tuple[str, ...]
+    false_tickets: tuple[str, ...]
+    missed: tuple[str, ...]
+    too_many: bool
+    told: tuple[str, ...]
+
+    @property
+    def is_good(self) -> bool:
+        return not (self.false or self.missed or self.too_many)
+
+    @property
+    def false(self) -> int:
+        """Messages in which nothing is right."""
+        return len(self.false_pages) + len(self.false_tickets)
+
+    @property
+    def verdict(self) -> str:
+        """Good, or what was not."""
+        false = ", ".join((*self.false_pages, *self.false_tickets))
+        wrong = (
+            f"false: {false}" if false else "",
+            f"late or missed: {', '.join(self.missed)}" if self.missed else "",
+            "too many messages" if self.too_many else "",
+        )
+        return "; ".join(filter(None, wrong)) or "good"
+
+
+def score(incident: ReplayIncident, delivered: Sequence[Delivered]) -> Score:
+    """Hold what left against what the incident expects."""
+    due = [one for one in incident.expect if one.within_s is not None]
+    delays = [(one, _first_s(one, delivered, incident.begins_s)) for one in due]
+    missed = [one for one, delay_s in delays if delay_s is None or delay_s > (one.within_s or 0)]
+    pages, tickets = _groups(delivered, Severity.PAGE), _groups(delivered, Severity.TICKET)
+    worst = min((one.severity for one in due), key=_URGENCY.index, default=Severity.NOTICE)
+    first = [delay_s for one, delay_s in delays if one.severity is worst and delay_s is not None]
+    return Score(
+        incident=incident.name,
+        title=incident.title,
+        delay_s=min(first, default=None),
+        promised_s=min((one.within_s or 0 for one in due if one.severity is worst), default=None),
+        pages=len(pages),
+        tickets=len(tickets),
+        false_pages=tuple(_false(incident, pages)),
+        false_tickets=tuple(_false(incident, tickets)),
+        missed=tuple(one.alert for one in missed),
+        too_many=len(pages) > incident.most_pages or len(tickets) > incident.most_tickets,
+        told=tuple(dict.fromkeys(one.raised.name for one in sorted(delivered, key=lambda one: one.at_s))),
+    )  # fmt: skip
+
+
+_URGENCY = list(Severity)
+
+
+def _groups(delivered: Sequence[Delivered], severity: Severity) -> Mapping[str, list[Raised]]:
+    groups: dict[str, list[Raised]] = {}
+    for one in delivered:
+        if one.raised.severity == severity:
+            groups.setdefault(one.group, []).append(one.raised)
+    return groups
+
+
+def _first_s(expected: Expected, delivered: Sequence[Delivered], begins_s: float) -> float | None:
+    return min((one.at_s - begins_s for one in delivered if _is(expected, one.raised)), default=None)
+
+
+def _is(expected: Expected, raised: Raised) -> bool:
+    right = (raised.name, raised.severity) == (expected.alert, expected.severity)
+    return right and expected.labels.items() <= raised.labels.items()
+
+
+def _false(incident: ReplayIncident, groups: Mapping[str, list[Raised]]) -> Iterator[str]:
+    """Messages in which nothing is right, by the names in them."""
+    for alerts in groups.values():
+        if not any(_is(expected, alert) for alert in alerts for expected in incident.expect):
+            yield " ".join(sorted({alert.name for alert in alerts}))
+
+
+PAGE = """\
+<!-- Generated by `kvandal alerts replay all --markdown`; do not edit. -->
+# Replayed incidents
+
+Each incident is a file in `alerts/replays/`: what its devices said, what Prometheus scraped, and who should have been
+told. `kvandal alerts replay NAME` gives kernel lines to the agents' burst counting, values of the building bus to the
+gateway's board, and what both tell, as it is on the wire, to the incidents; series to Prometheus' own rule engine
+(`promtool`); and what both say to a real Alertmanager with our routes, which decides who is told and what is held back.
+
+*Delay* is from the fault until the first right page (or ticket, where no page is due) leaves the Alertmanager, its
+waiting for more of the group included; the network is not in it. *Pages* and *tickets* are messages to people: alerts
+of one group are one. *False* are messages in which nothing is right. The tests replay all of them and hold them against
+this page.
+
+"""
+
+
+def page(scores: Sequence[Score]) -> str:
+    """docs/reference/replays.md."""
+    return PAGE + "\n".join([*_HEAD, *map(row, scores)]) + "\n"
+
+
+def row(score: Score) -> str:
+    """A replay's line on the page."""
+    told = ", ".join(score.told) or "nobody"
+    counted = f"{score.pages} | {score.tickets} | {score.false}"
+    times = f"{_seconds(score.delay_s)} | {_seconds(score.promised_s)}"
+    return f"| `{score.incident}` | {score.title} | {told} | {times} | {counted} | {score.verdict} |"
+
+
+def lines(scores: Sequence[Score]) -> Iterator[str]:
+    """The scores for a terminal."""
+    width = max((len(score.incident) for score in scores), default=0)
+    yield f"{'incident':{width}}  {'delay':>7} {'pages':>5} {'tickets':>7} {'false':>5}  verdict, and who was told"
+    for score in scores:
+        counted = f"{_seconds(score.delay_s):>7} {score.pages:>5} {score.tickets:>7} {score.false:>5}"
+        yield f"{score.incident:{width}}  {counted}  {score.verdict}: {', '.join(score.told) or 'nobody'}"
+
+
+_HEAD = (
+    "| incident | what happened | told | delay | promised | pages | tickets | false | verdict |",
+    "|---|---|---|---|---|---|---|---|---|",
+)
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:g} s"

@@ -1,0 +1,1 @@
+"""Grafana dashboards as code: typed builders over the catalogue, rendered JSON, publishing, preview."""

@@ -1,0 +1,165 @@
+"""The heat report as a publication, so that it leaves the building in every format, and can be frozen."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+import polars as pl
+
+from reports.figures import JOULES_PER_MWH
+from reports.heat_report import HeatReport, HeatReportSettings, build_heat_report, document, read_heat, render_heat
+from reports.period import Period
+from reports.publishing.parts import EVIDENCE_TEXT, method_section, period_facts
+from reports.publishing.publication import (
+    Blank,
+    Cards,
+    Cell,
+    Column,
+    Input,
+    Name,
+    Pairs,
+    Publication,
+    Seal,
+    Section,
+    Table,
+)
+from storage.reader import Reader
+
+
+def read_heat_publication(reader: Reader, period: Period, now: datetime) -> Publication:
+    """The heat report of a period; StoreUnavailableError, StoreRefusedError."""
+    report = build_heat_report(read_heat(reader, period, now), period, now=now, settings=HeatReportSettings())
+    return heat_publication(report)
+
+
+def heat_publication(report: HeatReport) -> Publication:
+    """Everything that the page says, with its tables as tables; pure."""
+    return Publication(
+        report="heat",
+        kicker="Heat report",
+        site=Name(report.site),
+        period=report.period,
+        complete=report.complete,
+        generated_at=report.generated_at,
+        software=report.software,
+        summary=report.summary,
+        facts=period_facts(
+            report.period, cut_off=report.cut_off, generated_at=report.generated_at, software=report.software
+        ),
+        sections=tuple(_sections(report)),
+        figures=report.kpis,
+        document=document(report),
+        inputs=meter_inputs(report.meters),
+        page=lambda seal: _own_page(report, seal),
+    )
+
+
+def meter_inputs(meters: pl.DataFrame) -> tuple[Input, ...]:
+    """What each meter counted; a restatement names the meter whose energy moved."""
+    return tuple(
+        Input(
+            kind="meter",
+            id=row["identity"],
+            name=row["name"],
+            value=None if row["joules"] is None else row["joules"] / JOULES_PER_MWH,
+            unit="MWh",
+        )
+        for row in meters.iter_rows(named=True)
+    )
+
+
+def _own_page(report: HeatReport, seal: Seal | None) -> str | None:
+    return render_heat(report) if seal is None else None
+
+
+def _sections(report: HeatReport) -> Iterator[Section]:
+    yield Section(title="Key figures", text=EVIDENCE_TEXT, blocks=[Cards(report.kpis)])
+    yield Section(title=f"Course of the {report.period.span}", blocks=[report.chart])
+    yield Section(title="Statements to off-takers", blocks=[_statements(report), *_events(report)])
+    yield Section(title="Conservation", blocks=[_balances(report)])
+    yield Section(title="Capacity", blocks=[_phases(report), _capacity(report)])
+    yield method_section(report.kpis)
+    yield Section(
+        title="Assumed, or configured", blocks=[Pairs([(str(n), text) for n, text in enumerate(report.assumptions, 1)])]
+    )
+
+
+def _statements(report: HeatReport) -> Table:
+    columns = (
+        Column("Off-taker"), Column("Energy, MWh", 3, numeric=True), Column("±, MWh", 3, numeric=True),
+        Column("Supply, °C", 1, numeric=True), Column("Return, °C", 1, numeric=True), Column("Quality"),
+        Column("Objections to billing"),
+    )  # fmt: skip
+    rows = [
+        (
+            Name(found.off_taker), Blank() if found.mwh is None else found.mwh, found.plus_minus_mwh,
+            found.supply_celsius, found.return_celsius, found.quality.value, Name(" ".join(found.objections)),
+        )
+        for found in report.statements
+    ]  # fmt: skip
+    nothing = "The inventory has no heat meter with the role heat_handed_over."
+    return Table(key="statements", title="", columns=columns, rows=rows, nothing=nothing)
+
+
+def _events(report: HeatReport) -> Iterator[Table]:
+    spans: list[tuple[Cell, ...]] = [
+        (Name(meter.name), span.flag, *(f"{edge:%Y-%m-%d %H:%M:%S %Z}" for edge in (span.start, span.end)), span.mwh)
+        for statement in report.statements
+        for meter in statement.meters
+        for span in (*meter.events, *meter.missing)
+    ]  # fmt: skip
+    columns = (Column("Meter"), Column("What"), Column("From"), Column("To"), Column("Booked, MWh", 4, numeric=True))
+    if spans:
+        yield Table(key="events", title="Events and missing spans", columns=columns, rows=spans, shown=20)
+
+
+def _balances(report: HeatReport) -> Table:
+    columns = (
+        Column("Place"), Column("Level"), Column("In, MWh", 2, numeric=True), Column("Out, MWh", 2, numeric=True),
+        Column("Residual, MWh", 2, numeric=True), Column("±, MWh", 2, numeric=True),
+        Column("Compared, %", 1, numeric=True), Column("Verdict"),
+    )  # fmt: skip
+    energies = ("in_joules", "out_joules", "residual_joules", "uncertainty_joules")
+    rows = [
+        (
+            Name(row["name"]), row["level"],
+            *(None if row[name] is None else row[name] / JOULES_PER_MWH for name in energies),
+            None if row["coverage"] is None else 100 * row["coverage"], row["verdict"],
+        )
+        for row in report.balances.iter_rows(named=True)
+    ]  # fmt: skip
+    text = "What enters each place less what leaves it, over the quarter hours in which both sides were observed."
+    return Table(key="balances", title="", columns=columns, rows=rows, text=text, shown=30)
+
+
+def _phases(report: HeatReport) -> Table:
+    columns = (
+        Column("Contract"), Column("State"), Column("Contracted, MW", 1, numeric=True),
+        Column("15-minute peak, MW", 3, numeric=True), Column("Headroom, MW", 3, numeric=True),
+    )  # fmt: skip
+    rows = [
+        (
+            Name(line.phase.name), "in force" if line.in_force else "planned", line.phase.contracted_watts / 1e6,
+            Blank() if report.peak is None else report.peak.watts / 1e6,
+            None if line.headroom_watts is None else line.headroom_watts / 1e6,
+        )
+        for line in report.phases
+    ]  # fmt: skip
+    return Table(key="contracts", title="Contracted power", columns=columns, rows=rows)
+
+
+def _capacity(report: HeatReport) -> Table:
+    columns = (
+        Column("Feeder or hall"), Column("Kind"), Column("Rated, kW", 1, numeric=True),
+        Column("15-minute peak, kW", 1, numeric=True), Column("Headroom, kW", 1, numeric=True),
+        Column("Seen whole, %", 1, numeric=True),
+    )  # fmt: skip
+    rows = [
+        (
+            Name(line.name), line.kind, *(
+                Blank() if watts is None else watts / 1e3
+                for watts in (line.rated_watts, line.peak.watts if line.peak else None, line.headroom_watts)
+            ), None if line.coverage is None else 100 * line.coverage,
+        )
+        for line in report.capacity
+    ]  # fmt: skip
+    return Table(key="capacity", title="Feeders and halls", columns=columns, rows=rows, shown=30)

@@ -1,0 +1,38 @@
+"""Parts that the publications of several reports share."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from reports.figures import Kpi
+from reports.period import Period
+from reports.publishing.publication import Name, Pairs, Section
+
+EVIDENCE_TEXT = (
+    "± is the expanded uncertainty (k = 2). Observed is the share of the period in which readings came at their usual "
+    "interval; from 99 % a figure counts as measured, from 95 % as measured with gaps, below as estimated."
+)
+
+
+def period_facts(
+    period: Period, *, cut_off: datetime | None, generated_at: datetime, software: str
+) -> list[tuple[str, str]]:
+    """What every report says of its time and making."""
+    start, end = period.local(period.start), period.local(period.end)
+    hours = f"{period.seconds / 3600:.0f}"
+    return [
+        ("Period", f"{start:%-d %b %Y %H:%M} to {end:%-d %b %Y %H:%M}, {hours} hours"),
+        ("Time zone", Name(period.zone)),
+        ("Data cut-off", f"{cut_off:%-d %b %Y %H:%M:%S %Z}" if cut_off else "no readings"),
+        ("Generated", f"{generated_at:%-d %b %Y %H:%M %Z}"),
+        ("Software", Name(software)),
+    ]
+
+
+def method_section(kpis: Sequence[Kpi]) -> Section:
+    """What each key figure means: formula, boundary, source."""
+    return Section(title="Method", blocks=[Pairs([(kpi.definition.title, _method(kpi)) for kpi in kpis])])
+
+
+def _method(kpi: Kpi) -> str:
+    words = kpi.definition
+    return f"{words.method} Boundary: {words.boundary} Source: {words.source}."

@@ -1,0 +1,98 @@
+"""Every command that the documents show: it exists, takes these options, and where a block is marked `sh` it runs.
+
+A block marked `sh` is what a newcomer can run on an empty machine; `text` needs a site's own servers, and is held
+against the command line only.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import fault_of
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "alerts").rglob("*.md")])
+FENCE = re.compile(r"^(?P<indent> *)```(?P<mark>\w*)\n(?P<body>.*?)^(?P=indent)```", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`(kvandal [a-z][^`\n]*)`")
+BEGINS = re.compile(r"^\s*(?:\.venv/bin/|/opt/kvandal/bin/)?kvandal ")
+ELISIONS = frozenset("…|")
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A command of ours in a document."""
+
+    page: str
+    text: str
+
+
+def blocks(page: Path, mark: str) -> list[str]:
+    return [match["body"] for match in FENCE.finditer(page.read_text()) if match["mark"] == mark]
+
+
+def shown_commands() -> Iterator[Shown]:
+    for page in PAGES:
+        name = str(page.relative_to(ROOT))
+        if name == "docs/reference/cli.md":
+            continue  # --help itself, from the code
+        text = page.read_text()
+        fenced = (
+            line
+            for match in FENCE.finditer(text)
+            if match["mark"] != "toml"
+            for line in match["body"].replace("\\\n", " ").splitlines()
+        )
+        for line in [*(line for line in fenced if BEGINS.match(line)), *INLINE.findall(text)]:
+            yield Shown(name, line.strip())
+
+
+def words_of(text: str) -> list[str]:
+    """The words up to a comment, a pipe or the end; a line that is cut is what stands before the cut."""
+    words = shlex.split(text, comments=True)
+    end = next((i for i, word in enumerate(words) if word in ELISIONS or word.startswith((">", "…", "|"))), len(words))
+    return words[1:end]
+
+
+SHOWN = list(shown_commands())
+
+
+def test_the_documents_show_commands() -> None:
+    assert len(SHOWN) > 60
+
+
+def test_a_verb_or_an_option_that_is_not_there_would_be_found() -> None:
+    assert fault_of(words_of("kvandal repord --period 2026-10")).startswith("No such command 'repord'.")
+    assert fault_of(words_of("kvandal audit --month 2026-10")) == "audit has no option --month"
+    assert fault_of(words_of("kvandal audit --period 2026-10  # a comment --that is not read")) == ""
+
+
+@pytest.mark.parametrize("shown", SHOWN, ids=lambda shown: f"{shown.page}: {shown.text[:60]}")
+def test_every_command_that_is_shown_exists(shown: Shown) -> None:
+    assert fault_of(words_of(shown.text)) == ""
+
+
+@pytest.mark.timeout(900)
+def test_a_newcomers_first_look_runs(tmp_path: Path) -> None:
+    """The blocks of docs/guides/first-look.md one after the other, without the set-up that made this environment."""
+    script = "\n".join(blocks(ROOT / "docs" / "guides" / "first-look.md", "sh")).replace("make setup\n", "")
+    assert script.count("kvandal") >= 3
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=880,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "every row that was produced is stored, once" in done.stdout
+    assert "memory_used_bytes" in done.stdout
+    assert list((tmp_path / "first-look" / "report").glob("*.html"))

@@ -1,0 +1,89 @@
+"""The cluster form of the schema: parsed by the engine, and complete."""
+
+import re
+from contextlib import closing
+
+import pytest
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import DatabaseError
+
+from kvandal.cli import main as command_line
+from storage.client import StoreAddress, connect
+from storage.cluster import ClusterError, ClusterForm, cluster_script, is_sharded
+from storage.schema import Migration, migrations
+
+TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)")
+
+
+def statements(script: str) -> list[str]:
+    return Migration(0, "script", script).statements
+
+
+def tables(script: str) -> set[str]:
+    return set(TABLE.findall(script))
+
+
+def parsed(client: Client, statement: str) -> str:
+    """The statement as the engine understands it."""
+    ((text,),) = client.query("SELECT formatQuery({text:String})", parameters={"text": statement}).result_rows
+    return str(text)
+
+
+def test_the_engine_parses_every_statement(database: StoreAddress) -> None:
+    rendered = statements(cluster_script("site"))
+    assert len(rendered) > 60
+    with closing(connect(database)) as client:
+        for statement in rendered:
+            assert parsed(client, statement)
+
+
+def test_a_statement_that_is_no_sql_would_be_found(database: StoreAddress) -> None:
+    wrong = statements(cluster_script("site"))[1].replace("ENGINE =", "ENGIN =")
+    with closing(connect(database)) as client, pytest.raises(DatabaseError, match="Syntax error"):
+        parsed(client, wrong)
+
+
+def test_every_table_and_view_of_the_migrations_is_there_under_its_own_name() -> None:
+    single = "\n".join(migration.text for migration in migrations())
+    script = cluster_script("site")
+    named = re.compile(r"CREATE (?:TABLE|VIEW|MATERIALIZED VIEW) IF NOT EXISTS (\w+)")
+    assert set(named.findall(single)) <= set(named.findall(script))
+    assert {name for name in tables(single) if is_sharded(name)} == {
+        name.removesuffix("_local") for name in tables(script) if name.endswith("_local")
+    }
+    assert is_sharded("gpu_1m")
+    assert not is_sharded("inventory")
+
+
+def test_every_engine_that_holds_rows_is_replicated_and_remembers_its_tokens() -> None:
+    for statement in statements(cluster_script("site")):
+        if not statement.startswith("CREATE TABLE"):
+            continue
+        assert " ON CLUSTER 'site'" in statement.splitlines()[0]
+        assert "ENGINE = Replicated" in statement or "ENGINE = Distributed('site'" in statement
+        assert "non_replicated_deduplication_window" not in statement
+
+
+def test_a_rollup_is_filled_on_the_shard_where_its_rows_are() -> None:
+    (view,) = [
+        s
+        for s in statements(cluster_script("site"))
+        if s.startswith("CREATE MATERIALIZED VIEW IF NOT EXISTS gpu_to_1m ")
+    ]
+    assert "TO gpu_1m_local AS" in view
+    assert "\nFROM gpu_local AS raw" in view
+
+
+def test_what_is_not_understood_is_refused_rather_than_left_out() -> None:
+    with pytest.raises(ClusterError, match="no cluster form is known of: OPTIMIZE"):
+        ClusterForm("site").render(Migration(9, "odd", "OPTIMIZE TABLE gpu;\n"))
+    with pytest.raises(ClusterError, match="cluster is 'a b'"):
+        ClusterForm("a b")
+
+
+def test_the_verb_prints_the_script() -> None:
+    from click.testing import CliRunner
+
+    ran = CliRunner().invoke(command_line, ["schema", "render", "--cluster", "site"])
+    assert ran.exit_code == 0
+    assert ran.output == cluster_script("site")
