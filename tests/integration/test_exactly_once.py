@@ -3,9 +3,11 @@
 What is checked at the end is not a count but every byte: the stored rows, in order, are the rows that were published.
 """
 
+import ast
 import logging
 import os
 import random
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -315,16 +317,22 @@ def freeze_amid_a_plan(member: Running, bootstrap: str) -> dict[int, Range]:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         member.freeze()
+        own = partitions_of(member)
         pending = pending_plans(bootstrap)
-        time.sleep(0.7)  # long enough for the other member to end its own, short of the session's end
-        kept = {
-            number: planned for number, planned in pending_plans(bootstrap).items() if pending.get(number) == planned
-        }
+        time.sleep(0.7)  # long enough for a commit that was under way, short of the session's end
+        later = pending_plans(bootstrap)
+        kept = {number: planned for number, planned in later.items() if number in own and pending.get(number) == planned}
         if kept:
             return kept
         member.wake()
         time.sleep(0.3)
     raise AssertionError("the member was never met amid a plan")
+
+
+def partitions_of(member: Running) -> set[int]:
+    """The partitions of the GPU topic that the member opened last."""
+    opened = re.findall(re.escape(OPENED) + r" positions='(\{.*?\})'", member.log)
+    return set(ast.literal_eval(opened[-1]))
 
 
 def wait_until_done(planned: dict[int, Range], bootstrap: str) -> None:
