@@ -52,7 +52,11 @@ def topics_apply(*, broker: str | None, replication: int | None) -> None:
     from stream.publish import ensure_topics
 
     settings = client_settings(broker=broker).kafka
-    created = ensure_topics(kafka_address(settings), replication=replication or settings.replication)
+    created = ensure_topics(
+        kafka_address(settings),
+        replication=replication or settings.replication,
+        partitions=settings.partitions or None,
+    )
     for name in created:
         click.echo(name)
     say(f"{len(created)} topics created" if created else "all topics exist")

@@ -6,53 +6,23 @@ its schemas (admission, scheduling, storage) is not tested.
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from kvandal.settings import AgentSettings, IngestSettings, load_settings
-from tests.command_line import fault_of
-from tests.servers.helm import CHART, KUBERNETES, VALUES, HelmRefusedError, documents, helm, render
+from alerts.rendering import site_files
+from alerts.routing import Routing
+from alerts.telling import Links
+from alerts.thresholds import Thresholds
+from tests.servers.chart import SETS, Manifest, manifests, named, pods
+from tests.servers.helm import CHART, KUBERNETES, VALUES, HelmRefusedError, helm, render
 
 KUBERNETES_VERSIONS = ("1.29", "1.33", "1.37")
-SETS = tuple(sorted(path.stem for path in VALUES.glob("*.yaml")))
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "chart"
 # The Prometheus operator's kinds have no schema among Kubernetes' own: promtool checks the rules (tests/alerts).
 OPERATOR_KINDS = frozenset({"PodMonitor", "PrometheusRule"})
-
-Manifest = Mapping[str, Any]  # Any: a Kubernetes object, whose schema is checked where it matters
-
-
-def manifests(values: str, *more: str) -> list[Manifest]:
-    return list(documents(render("--values", str(VALUES / f"{values}.yaml"), *more)))
-
-
-def settings_of(name: str, file: Path | None, environment: Mapping[str, str]) -> AgentSettings | IngestSettings:
-    """What the program of this name makes of a file and variables."""
-    if "ingest" in name:
-        return load_settings(IngestSettings, file=file, environment=environment)
-    return load_settings(AgentSettings, file=file, environment=environment)
-
-
-def named(objects: Sequence[Manifest], kind: str, ending: str) -> Manifest:
-    (found,) = [o for o in objects if o["kind"] == kind and o["metadata"]["name"].endswith(ending)]
-    return found
-
-
-def pods(objects: Sequence[Manifest]) -> Iterator[tuple[str, Manifest]]:
-    """Every pod's spec with the name of what makes it."""
-    for o in objects:
-        name = f"{o['kind']}/{o['metadata']['name']}"
-        if o["kind"] == "Pod":
-            yield name, o["spec"]
-        elif o["kind"] == "CronJob":
-            yield name, o["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-        elif "template" in o.get("spec", {}):
-            yield name, o["spec"]["template"]["spec"]
 
 
 @pytest.fixture(scope="module", params=SETS)
@@ -142,29 +112,6 @@ def test_every_volume_that_is_mounted_exists_and_every_one_is_used(shipped: list
         assert mounted == there, name
 
 
-def test_our_program_understands_every_command_line(shipped: list[Manifest]) -> None:
-    """Each container's arguments name a verb and options that exist."""
-    for name, pod in pods(shipped):
-        for container in pod["containers"]:
-            assert not container["args"][0].startswith("-"), name
-            assert fault_of(container["args"]) == "", name
-
-
-def test_our_program_understands_every_settings_file_and_variable(shipped: list[Manifest], tmp_path: Path) -> None:
-    read = 0
-    for o in shipped:
-        for file, text in (o.get("data") or {}).items() if o["kind"] == "ConfigMap" else ():
-            (tmp_path / file).write_text(text)
-            settings_of(file, tmp_path / file, {})
-            read += 1
-    assert read >= 1
-    for name, pod in pods(shipped):
-        if name.endswith(("-agent", "-ingest")) or "-gateway-" in name:
-            given = {v["name"]: v["value"] for v in pod["containers"][0]["env"] if not v["name"].endswith("_FILE")}
-            settings = settings_of(name, None, given)
-            assert settings.kafka.bootstrap == given["KVANDAL_KAFKA_BOOTSTRAP"]
-
-
 def test_an_upgrade_migrates_before_the_new_programs_start() -> None:
     objects = manifests("hall")
     schema, topics = named(objects, "Job", "-schema"), named(objects, "Job", "-topics")
@@ -199,10 +146,14 @@ def test_network_policies_cover_every_pod_but_the_agents_of_the_nodes_own_networ
 
 
 def test_the_rules_of_the_operator_are_the_rules_that_are_tested() -> None:
+    """With the site's own links, as `kvandal alerts render` would write them."""
     rendered = {
         o["metadata"]["name"].rpartition("-")[2]: o["spec"] for o in manifests("site") if o["kind"] == "PrometheusRule"
     }
-    ours = {path.stem: yaml.safe_load(path.read_text()) for path in (CHART / "files" / "rules").glob("*.yml")}
+    links = Links("https://docs.example/runbooks", "https://grafana.example")
+    files = site_files(Thresholds(), Routing(), links)
+    ours = {Path(name).stem: yaml.safe_load(files[name]) for name in files if name.endswith(".yml")}
+    ours.pop("alertmanager")
     assert rendered == ours
     assert {"gpu", "facility", "pipeline"} <= set(ours)
 
@@ -217,7 +168,18 @@ def test_the_rules_of_the_operator_are_the_rules_that_are_tested() -> None:
         (("--set", "image.tag=latest"), "tag"),
         (("--set", "runAsUser=0"), "runAsUser"),
         (("--set", "ingest.replica=3"), "replica"),
-        (("--set", "kafka.settings.sasl_password=secret"), "sasl_password"),
+        (("--set", "kafka.settings.password=secret"), "password"),
+        (("--set", "kafka.settings.retention=1"), "retention"),
+        (("--set", "kafka.ingest.password=secret"), "password"),
+        (("--set", "store.ingest.password=secret"), "password"),
+        (("--set", "store.ingest.passwordSecret.value=secret"), "value"),
+        (("--set", "dashboards.token=secret"), "token"),
+        (("--set", "kafka.ingest.username=kvandal-ingest"), "kafka.tls is false"),
+        (("--set", "kafka.tls=true,kafka.ingest.username=kvandal-ingest"), "kafka.ingest.passwordSecret.name is empty"),
+        (("--set", "store.url=clickhouse:8123"), "url"),
+        (("--set", "ingest.replicas=3"), "ingest.replicas is 3, and the largest topic has 2 partitions"),
+        (("--set-string", "kafka.settings.partitions=none"), "partitions"),
+        (("--set", "agent.resources.limits.memory=lots"), "memory"),
         (("--set", "incidents.enabled=true"), "incidents.alertmanagers is empty"),
         (("--set", "networkPolicy.enabled=true"), "networkPolicy.kafka.cidr is empty"),
         (("--set", "dashboards.enabled=true"), "dashboards.grafanaUrl is empty"),

@@ -64,10 +64,32 @@ readinessProbe:
   timeoutSeconds: 10
 {{- end }}
 
+{{/* Takes (list root role), as all that is about Kafka: each role signs in as itself. */}}
 {{- define "kvandal.kafkaEnvironment" -}}
-- {name: KVANDAL_KAFKA_BOOTSTRAP, value: {{ required "kafka.bootstrap is empty: give the brokers as host:port,host:port" .Values.kafka.bootstrap | quote }}}
-{{- range $key, $value := .Values.kafka.settings }}
+{{- $kafka := (index . 0).Values.kafka -}}
+{{- $role := index $kafka (index . 1) -}}
+- {name: KVANDAL_KAFKA_BOOTSTRAP, value: {{ required "kafka.bootstrap is empty: give the brokers as host:port,host:port" $kafka.bootstrap | quote }}}
+{{- range $key, $value := $kafka.settings }}
 - {name: KVANDAL_KAFKA_{{ $key | upper }}, value: {{ $value | quote }}}
+{{- end }}
+{{- if $kafka.tls }}
+- {name: KVANDAL_KAFKA_TLS, value: "true"}
+{{- else if or $kafka.caSecret.name $role.username $role.certificateSecret.name }}
+{{- fail "kafka.tls is false: users, certificates and an authority of the brokers need it" }}
+{{- end }}
+{{- if $kafka.caSecret.name }}
+- {name: KVANDAL_KAFKA_CA_FILE, value: /etc/kvandal/kafka/ca.crt}
+{{- end }}
+{{- with $role.username }}
+- {name: KVANDAL_KAFKA_USERNAME, value: {{ . | quote }}}
+- {name: KVANDAL_KAFKA_PASSWORD_FILE, value: /etc/kvandal/kafka/password}
+{{- end }}
+{{- if and $role.username (not $role.passwordSecret.name) }}
+{{- fail (printf "kafka.%s.passwordSecret.name is empty: name the Secret with the password of %s" (index . 1) $role.username) }}
+{{- end }}
+{{- if $role.certificateSecret.name }}
+- {name: KVANDAL_KAFKA_CERTIFICATE_FILE, value: /etc/kvandal/kafka/user.crt}
+- {name: KVANDAL_KAFKA_KEY_FILE, value: /etc/kvandal/kafka/user.key}
 {{- end }}
 {{- end }}
 
@@ -81,38 +103,68 @@ readinessProbe:
 {{- if $role.passwordSecret.name }}
 - {name: KVANDAL_STORE_PASSWORD_FILE, value: /etc/kvandal/store/password}
 {{- end }}
+{{- if $root.Values.store.caSecret.name }}
+- {name: KVANDAL_STORE_CA_FILE, value: /etc/kvandal/store/ca.crt}
+{{- end }}
+{{- end }}
+
+{{/* The Secrets of a role on Kafka, as sources of one volume; empty where it needs none. */}}
+{{- define "kvandal.kafkaSecrets" -}}
+{{- $kafka := (index . 0).Values.kafka -}}
+{{- $role := index $kafka (index . 1) -}}
+{{- with $kafka.caSecret }}{{ if .name }}
+- secret: {name: {{ .name }}, items: [{key: {{ .key }}, path: ca.crt}]}
+{{- end }}{{ end }}
+{{- if $role.username }}
+- secret: {name: {{ $role.passwordSecret.name }}, items: [{key: {{ $role.passwordSecret.key }}, path: password}]}
+{{- end }}
+{{- with $role.certificateSecret }}{{ if .name }}
+- secret: {name: {{ .name }}, items: [{key: {{ .certificate }}, path: user.crt}, {key: {{ .key }}, path: user.key}]}
+{{- end }}{{ end }}
 {{- end }}
 
 {{- define "kvandal.kafkaMount" -}}
-{{- if .Values.kafka.secretName }}
+{{- if include "kvandal.kafkaSecrets" . }}
 - {name: kafka-secret, mountPath: /etc/kvandal/kafka, readOnly: true}
 {{- end }}
 {{- end }}
 
 {{- define "kvandal.kafkaVolume" -}}
-{{- if .Values.kafka.secretName }}
+{{- with include "kvandal.kafkaSecrets" . }}
 - name: kafka-secret
-  secret: {secretName: {{ .Values.kafka.secretName }}, defaultMode: 0440}
+  projected:
+    defaultMode: 0440
+    sources: {{- . | nindent 6 }}
 {{- end }}
 {{- end }}
 
+{{/* How many ingest processes have work: the partitions of the largest topic, as `kvandal topics apply` makes it. */}}
+{{- define "kvandal.partitions" -}}
+{{- .Values.kafka.settings.partitions | default "0" | int | default 8 -}}
+{{- end }}
+
+{{- define "kvandal.storeSecrets" -}}
+{{- $store := (index . 0).Values.store -}}
+{{- with $store.caSecret }}{{ if .name }}
+- secret: {name: {{ .name }}, items: [{key: {{ .key }}, path: ca.crt}]}
+{{- end }}{{ end }}
+{{- with (index $store (index . 1)).passwordSecret }}{{ if .name }}
+- secret: {name: {{ .name }}, items: [{key: {{ .key }}, path: password}]}
+{{- end }}{{ end }}
+{{- end }}
+
 {{- define "kvandal.storeMount" -}}
-{{- $root := index . 0 -}}
-{{- if (index $root.Values.store (index . 1)).passwordSecret.name }}
+{{- if include "kvandal.storeSecrets" . }}
 - {name: store-secret, mountPath: /etc/kvandal/store, readOnly: true}
 {{- end }}
 {{- end }}
 
 {{- define "kvandal.storeVolume" -}}
-{{- $root := index . 0 -}}
-{{- with (index $root.Values.store (index . 1)).passwordSecret }}
-{{- if .name }}
+{{- with include "kvandal.storeSecrets" . }}
 - name: store-secret
-  secret:
-    secretName: {{ .name }}
+  projected:
     defaultMode: 0440
-    items: [{key: {{ .key }}, path: password}]
-{{- end }}
+    sources: {{- . | nindent 6 }}
 {{- end }}
 {{- end }}
 
