@@ -117,7 +117,7 @@ def _drain(what: str, backlog: Backlog, bootstrap: str, work: Path, *, journal: 
             stop = Event()
             thread = Thread(target=process.ingest.run, args=(stop,))
             thread.start()
-            _wait_until_stored(watcher, backlog.rows)
+            wait_until_stored(watcher, backlog.rows)
             drained = meter.drained(what, backlog)
             stop.set()
             thread.join()
@@ -127,7 +127,7 @@ def _drain(what: str, backlog: Backlog, bootstrap: str, work: Path, *, journal: 
     return drained
 
 
-def _wait_until_stored(watcher: Client, rows: int) -> None:
+def wait_until_stored(watcher: Client, rows: int) -> None:
     give_up_s = time.monotonic() + _TIMEOUT_S
     while time.monotonic() < give_up_s:
         if watcher.query("SELECT sum(rows) FROM frames").result_rows[0][0] >= rows:
@@ -153,9 +153,13 @@ class Meter:
         self._wall_s = time.monotonic()
         self._processor_s = _processor_s()
 
+    def processor_s(self) -> float:
+        """Of this process, all threads, since this was made."""
+        return _processor_s() - self._processor_s
+
     def drained(self, what: str, backlog: Backlog) -> Drained:
-        wall_s, processor_s = time.monotonic() - self._wall_s, _processor_s() - self._processor_s
-        return Drained(what, backlog.rows, backlog.readings, wall_s, processor_s)
+        wall_s = time.monotonic() - self._wall_s
+        return Drained(what, backlog.rows, backlog.readings, wall_s, self.processor_s())
 
 
 def _processor_s() -> float:

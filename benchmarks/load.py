@@ -1,6 +1,6 @@
 """A backlog as a site leaves it: the simulator's own readings, framed as agents frame them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,14 +27,7 @@ class Backlog:
 
     def publish(self, address: KafkaAddress, *, compression: str = "zstd") -> None:
         """Put the whole backlog on its topic."""
-        publisher = Publisher(address, compression=compression)
-        errors: list[Exception] = []
-        for frame in self.frames:
-            publisher.publish(frame.topic, frame.source, frame.value, acknowledged=lambda _: None, failed=errors.append)
-        publisher.flush(timeout_s=120.0)
-        publisher.close()
-        if errors:
-            raise errors[0]
+        publish_frames(self.frames, address, compression=compression)
 
     def blocks(self, rows: int) -> Iterator[Rows]:
         """The same rows in arrays of about `rows`, in the order in which they were published."""
@@ -47,6 +40,18 @@ class Backlog:
                 waiting, count = [], 0
         if waiting:
             yield np.frombuffer(b"".join(waiting), dtype=dtype)
+
+
+def publish_frames(frames: Sequence[Outgoing], address: KafkaAddress, *, compression: str = "zstd") -> None:
+    """Put frames on their topics; returns when the broker has them all, and raises its first refusal."""
+    publisher = Publisher(address, compression=compression)
+    errors: list[Exception] = []
+    for frame in frames:
+        publisher.publish(frame.topic, frame.source, frame.value, acknowledged=lambda _: None, failed=errors.append)
+    publisher.flush(timeout_s=120.0)
+    publisher.close()
+    if errors:
+        raise errors[0]
 
 
 def make_backlog(*, gpus: int, seconds: int, ticks: int) -> Backlog:

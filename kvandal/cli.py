@@ -26,6 +26,7 @@ _VERBS = {
     "verbs_run": ("demo", "up", "agent", "doctor", "simulate", "ingest", "store", "keep"),
     "verbs_store": (
         "schema", "query", "topology", "audit", "backup", "restore", "report", "import_", "forget", "catalogue",
+        "plan",
     ),
     "verbs_watch": ("dashboards", "alerts", "incidents"),
     "verbs_wire": ("tail", "topics", "dead_letters", "modbus"),

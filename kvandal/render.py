@@ -13,6 +13,7 @@ from catalogue.layouts import render_layouts
 from catalogue.xid import xid_reference
 from dashboards import rendering as dashboards_rendering
 from kvandal.cli import main as command_line
+from kvandal.operators import clickhouse_installation, kafka_topics, kafka_users
 from kvandal.reference import cli_reference, settings_reference
 from reports.publishing.schemas import REPORTS, report_schema_file, report_schema_text
 from reports.registers_import.documents import registers_guide
@@ -59,6 +60,9 @@ RENDERED: Mapping[str, Callable[[], str]] = {
     ),
     "storage/migrations/0001_readings.sql": draft,
     "deploy/clickhouse/roles.sql": server_roles_sql,
+    "deploy/altinity/clickhouse.yaml": clickhouse_installation,
+    "deploy/strimzi/topics.yaml": kafka_topics,
+    "deploy/strimzi/users.yaml": kafka_users,
     "docs/guides/registers.md": registers_guide,
     **{report_schema_file(report): partial(report_schema_text, report) for report in REPORTS},
     **{schema_file(kind): partial(schema_text, kind) for kind in RegisterKind},

@@ -436,6 +436,24 @@ def forget(*, person: str, keys: tuple[Path, ...], dry_run: bool, url: str | Non
         raise SystemExit(1)
 
 
+@click.command(short_help="Reckon what a site asks of Kafka and ClickHouse.")
+@click.option("--gpus", type=click.IntRange(1, 10_000_000), required=True, help="GPUs of the site.")
+@click.option("--brokers", type=click.IntRange(1, 1_000), default=3, show_default=True, help="Brokers of Kafka.")
+@click.option("--kafka-copies", type=click.IntRange(1, 5), default=3, show_default=True, help="Copies of each topic.")
+@click.option("--store-copies", type=click.IntRange(1, 10), default=2, show_default=True, help="Copies of each row.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, in bytes and seconds.")
+def plan(*, gpus: int, brokers: int, kafka_copies: int, store_copies: int, as_json: bool) -> None:
+    """Reckon what a site of so many GPUs asks of Kafka, ingest and ClickHouse.
+
+    Unit costs that were measured on a simulated site, times the size. It asks nobody.
+    """
+    from kvandal.planning import load_unit_costs, plan_document, plan_lines, plan_site
+
+    costs = load_unit_costs()
+    site = plan_site(costs, gpus=gpus, brokers=brokers, kafka_copies=kafka_copies, store_copies=store_copies)
+    click.echo(json.dumps(plan_document(site), indent=1) if as_json else "\n".join(plan_lines(site, costs)))
+
+
 @click.command(short_help="Show what is measured, with its unit.")
 @click.option("--json", "as_json", is_flag=True, help="Everything another program needs to read our frames and tables.")
 def catalogue(*, as_json: bool) -> None:

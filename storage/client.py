@@ -22,8 +22,10 @@ DATABASE = "kvandal"
 _PASSING_CODES = frozenset({159, 202, 209, 210, 241, 242, 243, 252, 425, 999})
 
 
-# 60 unknown table, 81 unknown database: nobody has applied the migrations.
-_NO_SCHEMA_CODES = frozenset({60, 81})
+_HINTS = {
+    60: "; run `kvandal schema apply`",  # unknown table: nobody has applied the migrations
+    81: "; make the database first, with CREATE DATABASE as an administrator",
+}
 _FOREIGN_ANSWER = re.compile(r"HTTP status (\d{3})\b")
 
 
@@ -90,8 +92,7 @@ def store_errors(what: str) -> Iterator[None]:
             raise StoreUnavailableError(f"{what}: no answer ({_root_cause(error)})") from error
         if error.code in _PASSING_CODES:
             raise StoreUnavailableError(f"{what}: {_first_line(error)}") from error
-        hint = "; run `kvandal schema apply`" if error.code in _NO_SCHEMA_CODES else ""
-        raise StoreRefusedError(f"{what}: {_first_line(error)}{hint}") from error
+        raise StoreRefusedError(f"{what}: {_first_line(error)}{_HINTS.get(error.code, '')}") from error
     except ClickHouseError as error:
         raise StoreUnavailableError(f"{what}: {_first_line(error)}") from error
 

@@ -61,21 +61,30 @@ def server_roles_sql(database: str = "kvandal") -> str:
 def statements(role: ServerRole, database: str) -> Iterator[str]:
     """What makes one role: its limits, its grants, its quota."""
     profile, name = f"kvandal_{role.name}_profile", f"kvandal_{role.name}_role"
-    yield f"CREATE SETTINGS PROFILE IF NOT EXISTS {profile} SETTINGS {', '.join(_settings(role))}"
+    yield f"CREATE SETTINGS PROFILE IF NOT EXISTS {profile} SETTINGS {', '.join(map(_sql, settings(role)))}"
     yield f"CREATE ROLE IF NOT EXISTS {name} SETTINGS PROFILE '{profile}'"
-    yield f"GRANT {', '.join(role.grants)} ON {database}.* TO {name}"
-    for table in (*_FOR_EVERYBODY, *_SYSTEM_TABLES.get(role.name, ())):
-        yield f"GRANT SELECT ON system.{table} TO {name}"
+    for grant in grants(role, database):
+        yield f"{grant} TO {name}"
+    bounds = ", ".join(f"{what} = {most}" for what, most in quota(role).items())
     yield (
         f"CREATE QUOTA IF NOT EXISTS kvandal_{role.name}_quota KEYED BY user_name FOR INTERVAL 1 minute "
-        f"MAX queries = {role.queries_a_minute}, errors = {role.queries_a_minute // 10}, "
-        f"result_bytes = {10 * role.limits.result_bytes} TO {name}"
+        f"MAX {bounds} TO {name}"
     )
 
 
-def _settings(role: ServerRole) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting of a role's profile: a number is the most that a query may ask for, else nobody may change it."""
+
+    name: str
+    value: int | str
+    constant: bool
+
+
+def settings(role: ServerRole) -> Iterator[Setting]:
+    """The profile of a role."""
     limits = role.limits
-    for setting, value in (
+    for name, value in (
         ("max_execution_time", limits.execution_time_s),
         ("max_memory_usage", limits.memory_bytes),
         ("max_result_rows", limits.result_rows),
@@ -83,9 +92,30 @@ def _settings(role: ServerRole) -> Iterator[str]:
         ("max_threads", limits.threads),
         ("max_concurrent_queries_for_user", limits.concurrent_queries),
     ):
-        yield f"{setting} = {value} MIN 1 MAX {value}"
-    yield "result_overflow_mode = 'throw' CONST"
-    yield "timeout_overflow_mode = 'throw' CONST"
-    yield "allow_introspection_functions = 0 CONST"
+        yield Setting(name, value, constant=False)
+    yield Setting("result_overflow_mode", "throw", constant=True)
+    yield Setting("timeout_overflow_mode", "throw", constant=True)
+    yield Setting("allow_introspection_functions", 0, constant=True)
     if role.readonly:
-        yield "readonly = 2 CONST"
+        yield Setting("readonly", 2, constant=True)
+
+
+def quota(role: ServerRole) -> Mapping[str, int]:
+    """What a user of a role may do in a minute."""
+    return {
+        "queries": role.queries_a_minute,
+        "errors": role.queries_a_minute // 10,
+        "result_bytes": 10 * role.limits.result_bytes,
+    }
+
+
+def grants(role: ServerRole, database: str) -> Iterator[str]:
+    """What a role may do on which tables: statements without their TO."""
+    yield f"GRANT {', '.join(role.grants)} ON {database}.*"
+    for table in (*_FOR_EVERYBODY, *_SYSTEM_TABLES.get(role.name, ())):
+        yield f"GRANT SELECT ON system.{table}"
+
+
+def _sql(setting: Setting) -> str:
+    value = f"'{setting.value}'" if isinstance(setting.value, str) else setting.value
+    return f"{setting.name} = {value} " + ("CONST" if setting.constant else f"MIN 1 MAX {value}")

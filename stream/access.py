@@ -68,10 +68,15 @@ class Permission:
         begins = "*" if self.prefixed else ""
         return f"{self.principal} may {self.operation.replace('_', ' ')} {self.resource} {self.name}{begins}"
 
+    @property
+    def kafka_word(self) -> str:
+        """The operation as Kafka's own tools spell it."""
+        return _KAFKA_WORDS[self.operation]
+
     def command(self, bootstrap: str) -> str:
         """The call of kafka-acls that makes it."""
         words = ["kafka-acls", "--bootstrap-server", bootstrap, "--command-config", "admin.properties", "--add"]
-        words += ["--allow-principal", self.principal, "--operation", _KAFKA_WORDS[self.operation]]
+        words += ["--allow-principal", self.principal, "--operation", self.kafka_word]
         words += [f"--{self.resource}", self.name]
         words += ["--resource-pattern-type", "prefixed"] if self.prefixed else []
         return shlex.join(words)

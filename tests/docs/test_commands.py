@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from tests.command_line import fault_of
+from tests.docs.blocks import FENCE, blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "alerts").rglob("*.md")])
-FENCE = re.compile(r"^(?P<indent> *)```(?P<mark>\w*)\n(?P<body>.*?)^(?P=indent)```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`(kvandal [a-z][^`\n]*)`")
 BEGINS = re.compile(r"^\s*(?:\.venv/bin/|/opt/kvandal/bin/)?kvandal ")
 ELISIONS = frozenset("…|")
@@ -30,10 +30,6 @@ class Shown:
 
     page: str
     text: str
-
-
-def blocks(page: Path, mark: str) -> list[str]:
-    return [match["body"] for match in FENCE.finditer(page.read_text()) if match["mark"] == mark]
 
 
 def shown_commands() -> Iterator[Shown]:

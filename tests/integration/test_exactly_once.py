@@ -321,7 +321,9 @@ def freeze_amid_a_plan(member: Running, bootstrap: str) -> dict[int, Range]:
         pending = pending_plans(bootstrap)
         time.sleep(0.7)  # long enough for a commit that was under way, short of the session's end
         later = pending_plans(bootstrap)
-        kept = {number: planned for number, planned in later.items() if number in own and pending.get(number) == planned}
+        kept = {
+            number: planned for number, planned in later.items() if number in own and pending.get(number) == planned
+        }
         if kept:
             return kept
         member.wake()
