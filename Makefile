@@ -81,7 +81,7 @@ audit-deps: $(AUDIT)/.ready ## ask a vulnerability service about every locked pa
 	exit $$code
 
 docs: setup ## build/site: the documentation as a site
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict # not --quiet, which would hide dead links from --strict
 
 servers: setup ## fetch what the tests use: Apache Kafka, Helm, clickhouse-go, Grafana's types of dashboards
 	$(BIN)/python -m tests.servers.kafka --prepare
