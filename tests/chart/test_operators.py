@@ -96,8 +96,8 @@ def test_the_engine_knows_every_setting_and_every_bound(engine: Client) -> None:
     known = {name for (name,) in engine.query("SELECT name FROM system.settings").result_rows}
     assert settings
     assert settings <= known
-    counted = {name for (name,) in engine.query(
-        "SELECT name FROM system.columns WHERE database = 'system' AND table = 'quota_limits'").result_rows}  # fmt: skip
+    columns = "SELECT name FROM system.columns WHERE database = 'system' AND table = 'quota_limits'"
+    counted = {name for (name,) in engine.query(columns).result_rows}
     bounds = {e.tag for e in limits.findall("quotas/*/interval/*")} - {"duration"}
     assert {f"max_{bound}" for bound in bounds} <= counted
 

@@ -27,8 +27,8 @@ from kvandal.settings import (
 from tests.command_line import resolve
 from tests.servers.chart import SETS, Container, containers, manifests
 
-Kinds = type[AgentSettings | ClientSettings | DoctorSettings | IngestSettings | KeeperSettings]
-SETTINGS_OF: Mapping[str, Kinds] = {
+Effective = AgentSettings | ClientSettings | DoctorSettings | IngestSettings | KeeperSettings
+SETTINGS_OF: Mapping[str, type[Effective]] = {
     "agent": AgentSettings, "ingest": IngestSettings, "keep": KeeperSettings, "doctor": DoctorSettings,
 }  # fmt: skip
 # docs/security.md: which role each component is on the brokers, and which user in the store.
@@ -39,13 +39,21 @@ KAFKA_ROLES = {
 STORE_ROLES = {"ingest": "ingest", "keep": "keep", "reports": "reports", "schema": "schema", "test": "ingest"}
 
 
-def effective(
-    container: Container,
-) -> AgentSettings | ClientSettings | DoctorSettings | IngestSettings | KeeperSettings:
+def effective(container: Container) -> Effective:
     """The settings as the container's verb would load them."""
-    verb, words = container.arguments[0], list(container.arguments)
+    words, given = list(container.arguments), container.environment
     file = Path(words[words.index("--config") + 1]) if "--config" in words else None
-    return load_settings(SETTINGS_OF.get(verb, ClientSettings), file=file, environment=container.environment)
+    match words[0]:
+        case "agent":
+            return load_settings(AgentSettings, file=file, environment=given)
+        case "ingest":
+            return load_settings(IngestSettings, file=file, environment=given)
+        case "keep":
+            return load_settings(KeeperSettings, file=file, environment=given)
+        case "doctor":
+            return load_settings(DoctorSettings, file=file, environment=given)
+        case _:
+            return load_settings(ClientSettings, file=file, environment=given)
 
 
 def known_variables(kind: type[msgspec.Struct]) -> set[str]:

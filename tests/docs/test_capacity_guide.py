@@ -18,7 +18,7 @@ def test_the_plan_that_is_shown_is_what_the_command_prints() -> None:
 
 
 def test_the_sum_by_hand_is_the_plans_own() -> None:
-    found = re.search(r"([\d,]+) rows/s × ([\d.]+) bytes × (\d+) days × 86,400 s =\s+([\d.]+) GB", GUIDE.read_text())
+    found = re.search(r"([\d,]+) rows/s x ([\d.]+) bytes x (\d+) days x 86,400 s =\s+([\d.]+) GB", GUIDE.read_text())
     assert found is not None
     rows, each, days, total = (float(text.replace(",", "")) for text in found.groups())
     assert each == load_unit_costs().tables["gpu"].raw_bytes_per_row

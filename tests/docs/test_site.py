@@ -33,7 +33,8 @@ def test_every_page_is_in_the_contents() -> None:
 
 def build(settings: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     """Strictly, and not quietly: MkDocs counts only the warnings that it prints."""
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", settings, "--site-dir", folder]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(settings)]
+    command += ["--site-dir", str(folder)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
 
 
