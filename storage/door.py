@@ -6,7 +6,6 @@ first byte leaves (so an error always has its own status), which is why every ro
 """
 
 import argparse
-import binascii
 import email.parser
 import email.policy
 import gzip
@@ -16,6 +15,7 @@ import io
 import ipaddress
 import json
 import logging
+import math
 import os
 import re
 import signal
@@ -23,6 +23,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 import uuid
 import zlib
 from base64 import b64decode
@@ -76,6 +77,8 @@ _PARSERS = 2  # parsing takes about 1 ms
 _WAIT_S = 10.0  # for a free handle, before a query is turned away
 _CLOSE_WAIT_S = 10.0
 _IDLE_TIMEOUT_S = 60.0
+# Within this a connection has to say who it is, however busily it sends: otherwise a few that drip keep all others out.
+_STRANGER_S = 60.0
 _DISPLAY_NAME = "kvandal"
 _DEFAULT_FORMAT = "TabSeparated"
 # They concern the transport, or what a server does between queries, and change no result.
@@ -361,12 +364,12 @@ class Desk:
         if verdict.kind is not StatementKind.READ:
             with self._borrow(self._pools[call.role.name]) as handle:
                 handle.override_settings(settings)
-                return Reply(handle.query(sql, params=params), None)
+                return Reply(handle.query(sql, params=params, limit_bytes=call.role.limits.result_bytes), None)
         result_format = verdict.result_format or call.params.get("default_format") or _DEFAULT_FORMAT
         check_format(result_format)
         with self._borrow(self._pools[call.role.name]) as handle:
             handle.override_settings(settings)
-            answer = handle.query(sql, result_format, params)
+            answer = handle.query(sql, result_format, params, limit_bytes=_limit_bytes(call.role, settings))
         return Reply(_for_revision(answer, result_format, call.params), result_format)
 
     def _insert(self, call: Call, head: InsertHead, settings: Mapping[str, str], data: bytes) -> Reply:
@@ -424,6 +427,10 @@ def _read_settings(call: Call) -> dict[str, str]:
     return settings
 
 
+def _limit_bytes(role: Role, settings: Mapping[str, str]) -> int:
+    return int(settings.get("max_result_bytes", role.limits.result_bytes))
+
+
 def _for_revision(answer: Answer, result_format: str, params: Mapping[str, str]) -> Answer:
     """The answer in the form of the protocol's revision that the client speaks, where that makes a difference."""
     spoken = params.get("client_protocol_version", "")
@@ -470,7 +477,7 @@ class Reception:
         """Return the role of these credentials, or raise `QueryRefusedError`; takes the same time for every user.
 
         No credentials mean the anonymous role, if there is one, for a request addressed to this machine by its name
-        or loopback address. (A page in a browser can reach a loopback port only under a name of its own.)
+        or loopback address, and not from a page of another site.
         """
         if self._anonymous is not None and local and user in ("", "default") and not password:
             return self._anonymous
@@ -497,7 +504,7 @@ def _read_credentials(headers: Message, params: Mapping[str, str]) -> tuple[str,
     if scheme.lower() == "basic":
         try:
             user, _, password = b64decode(encoded, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # binascii.Error and UnicodeDecodeError too
             return "", encoded
         return user, password
     return params.get("user", ""), params.get("password", "")
@@ -554,6 +561,11 @@ def is_local_name(host: str) -> bool:
         return name in ("localhost", "")
 
 
+def _is_no_other_site(headers: Message) -> bool:
+    """Whether no page of another site sent this: it could not read the answer, but make the engine work."""
+    return headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin") and "Origin" not in headers
+
+
 def _is_loopback(host: str) -> bool:
     """Whether listening on `host` is out of reach for other machines; an empty host means every interface."""
     return bool(host) and is_local_name(host)
@@ -567,6 +579,10 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _IDLE_TIMEOUT_S
     # Headers and body leave in two writes; without this the second waits for the client's delayed acknowledgement.
     disable_nagle_algorithm = True
+
+    def handle_one_request(self) -> None:
+        self.server.await_name(self.connection)
+        super().handle_one_request()
 
     def do_GET(self) -> None:
         self._serve(readonly=True)
@@ -598,19 +614,23 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _open_body(self) -> _Body | None:
-        length = self.headers.get("Content-Length")
-        chunked = self.headers.get("Transfer-Encoding", "").lower() == "chunked"
-        wrong_length = length is not None and not re.fullmatch(r"\d{1,18}", length)
-        # A request with both is how one request is smuggled inside another.
-        if wrong_length or (chunked and length is not None):
+        lengths = self.headers.get_all("Content-Length", [])
+        codings = self.headers.get_all("Transfer-Encoding", [])
+        # Two that say it, or one that another reader takes otherwise, is how one request is smuggled inside another.
+        clear = len(lengths) + len(codings) <= 1 and all(re.fullmatch(r"[0-9]{1,18}", length) for length in lengths)
+        if not clear or not all(coding.lower() == "chunked" for coding in codings):
             self.close_connection = True
             self._send(HTTPStatus.BAD_REQUEST, b"The request's length is not clear.\n", {})
             return None
-        return _Body(self.rfile, None if chunked else int(length or 0))
+        return _Body(self.rfile, None if codings else int(lengths[0]) if lengths else 0)
 
     def _dispatch(self, body: _Body, *, readonly: bool) -> None:
-        url = urlsplit(self.path)
-        params = dict(parse_qsl(url.query, keep_blank_values=True))
+        try:
+            url = urlsplit(self.path)
+            params = dict(parse_qsl(url.query, keep_blank_values=True))
+        except ValueError:
+            self._send(HTTPStatus.BAD_REQUEST, b"The request's address is none.\n", {})
+            return
         if url.path in ("/ping", "/replicas_status") or (url.path == "/" and readonly and not params):
             self._send(HTTPStatus.OK, b"Ok.\n", {"Content-Type": "text/html; charset=UTF-8"})
         elif url.path != "/":
@@ -620,8 +640,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, params: dict[str, str], body: _Body, *, readonly: bool) -> None:
         user, password = _read_credentials(self.headers, params)
-        local = is_local_name(self.headers.get("Host", ""))
+        local = is_local_name(self.headers.get("Host", "")) and _is_no_other_site(self.headers)
         role = self.server.reception.admit(user, password, local=local)
+        self.server.know_name(self.connection)
         decoded = decode_body(body, self.headers.get("Content-Encoding", ""))
         content_type = self.headers.get("Content-Type", "")
         if content_type.startswith("multipart/form-data"):
@@ -677,14 +698,17 @@ class _Server(ThreadingHTTPServer):
         reception: Reception,
         version: tuple[str, str],
         tls: ssl.SSLContext | None,
+        stranger_s: float,
     ) -> None:
         self.tls = tls
+        self._stranger_s = stranger_s
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.desk = desk
         self.reception = reception
         self.engine_version, self.timezone = version
         self._places = threading.BoundedSemaphore(_CONNECTIONS)
-        self._open: set[socket.socket] = set()
+        # Every connection, and until when it may go on without having said who it is.
+        self._open: dict[socket.socket, float] = {}
         super().__init__(address, _Handler)
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
@@ -704,7 +728,7 @@ class _Server(ThreadingHTTPServer):
                 )
             self.shutdown_request(connection)
             return
-        self._open.add(connection)
+        self.await_name(connection)
         super().process_request(connection, cast(tuple[str, int], client_address))
 
     def process_request_thread(
@@ -713,7 +737,7 @@ class _Server(ThreadingHTTPServer):
         try:
             super().process_request_thread(request, cast(tuple[str, int], client_address))
         finally:
-            self._open.discard(cast(socket.socket, request))
+            self._open.pop(cast(socket.socket, request), None)
             self._places.release()
 
     def handle_error(self, _request: object, client_address: object) -> None:
@@ -723,14 +747,33 @@ class _Server(ThreadingHTTPServer):
         else:
             _log.exception("A request failed in the door", extra=fields)
 
+    def await_name(self, connection: socket.socket) -> None:
+        """From now on the connection has a limited time to say who it is."""
+        self._open[connection] = time.monotonic() + self._stranger_s
+
+    def know_name(self, connection: socket.socket) -> None:
+        """Whose connection it is, is known: its request may take its time."""
+        self._open[connection] = math.inf
+
+    def service_actions(self) -> None:
+        """Called twice a second: end the connections that did not say in time who they are."""
+        now = time.monotonic()
+        for connection, until in list(self._open.items()):
+            if until < now:
+                _shut(connection, socket.SHUT_RDWR)
+
     def hang_up(self) -> None:
         """End reading on every connection; answers under way still leave."""
         for connection in list(self._open):
-            try:
-                # Not SSLSocket's own: it would let answers under way go on without TLS.
-                socket.socket.shutdown(connection, socket.SHUT_RD)
-            except OSError:
-                continue  # already gone
+            _shut(connection, socket.SHUT_RD)
+
+
+def _shut(connection: socket.socket, how: int) -> None:
+    try:
+        # Not SSLSocket's own: it would let answers under way go on without TLS.
+        socket.socket.shutdown(connection, how)
+    except OSError:
+        return  # already gone
 
 
 class Door:
@@ -752,12 +795,13 @@ class Door:
         port: int = 0,
         anonymous: RoleName | None = None,
         certificate: DoorCertificate | None = None,
+        stranger_s: float = _STRANGER_S,
     ) -> Self:
         """Serve `database` of `engine`, making it if it is missing; port 0 takes a free one.
 
         With a `certificate` it speaks TLS only; beyond loopback it must. `anonymous` names a reading role for requests
-        without credentials, on loopback only. Raises `PortInUseError`, `ValueError` for what cannot be served safely,
-        and `EngineUnavailableError`.
+        without credentials, on loopback only; within `stranger_s` a connection has to say who it is. Raises
+        `PortInUseError`, `ValueError` for what cannot be served safely, and `EngineUnavailableError`.
         """
         _check_anonymous(roles, anonymous, host)
         if certificate is None and not _is_loopback(host):
@@ -767,7 +811,7 @@ class Door:
         desk = Desk(engine, roles, database)
         version, timezone = engine.query("SELECT version(), timezone()").decode().rstrip("\n").split("\t")
         try:
-            server = _Server((host, port), desk, Reception(roles, anonymous), (version, timezone), tls)
+            server = _Server((host, port), desk, Reception(roles, anonymous), (version, timezone), tls, stranger_s)
         except OSError as error:
             raise PortInUseError(
                 f"The door cannot listen on {host}:{port} ({error.strerror}); stop what does or give another port."

@@ -39,6 +39,8 @@ _MERGE_THREADS = 2
 # 26.9 gathers inserts in the background unless told not to: an insert would return before it is durable.
 _EVERY_HANDLE = {"async_insert": "0"}
 _SETTING_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Of a statement as ClickHouse renders it. A column's name may have the word in it too, in quotes.
+_BEFORE_SETTINGS = re.compile(r"(?:'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`|(?! SETTINGS ).)*", re.DOTALL)
 
 
 class EngineUnavailableError(ConnectionError):
@@ -86,6 +88,7 @@ class PoolExhaustedError(TimeoutError):
 
 class _Result(Protocol):
     def bytes(self) -> bytes | None: ...
+    def size(self) -> int: ...
     def rows_read(self) -> int: ...
     def rows_written(self) -> int: ...
     def bytes_written(self) -> int: ...
@@ -155,14 +158,23 @@ class Handle:
         self._overrides: dict[str, str] = {}
         self._set(self._base)
 
-    def query(self, sql: str, fmt: str = "TabSeparated", params: Mapping[str, str] | None = None) -> Answer:
+    def query(
+        self,
+        sql: str,
+        fmt: str = "TabSeparated",
+        params: Mapping[str, str] | None = None,
+        *,
+        limit_bytes: int | None = None,
+    ) -> Answer:
         """Run one statement to its end and return its result in `fmt`, unless the statement names a format.
 
-        Raises `QueryRefusedError`. `params` are values for `{name:Type}`, escaped as in TabSeparated.
+        Raises `QueryRefusedError`, also for a result of more than `limit_bytes`. `params` are values for
+        `{name:Type}`, escaped as in TabSeparated.
         The engine runs *every* statement in `sql`: text from outside goes through `parse` first.
         """
         with _refusals():
             result = self._connection.query(sql, fmt, dict(params or {}))
+            _check_size(result, limit_bytes)
             body = result.bytes() or b""
         return Answer(
             body,
@@ -181,10 +193,11 @@ class Handle:
         `sql` is the INSERT without FORMAT and data. The data go through a file, not through chDB's streaming insert:
         that one reports success where a part or a view could not be written.
         """
-        head, settings, given = sql.partition(" SETTINGS ")
+        head = _BEFORE_SETTINGS.match(sql)[0]  # type: ignore[index]  # it matches the empty text too
+        settings = sql[len(head) :]
         with NamedTemporaryFile(prefix="kvandal-insert-") as file:
             source = f"FROM INFILE {quote_literal(file.name)} COMPRESSION 'none'"
-            yield Insert(file, lambda: self.query(f"{head} {source}{settings}{given} FORMAT {fmt}"))
+            yield Insert(file, lambda: self.query(f"{head} {source}{settings} FORMAT {fmt}"))
 
     def parse(self, sql: str) -> ParsedStatement:
         """Parse exactly one statement without running any of it.
@@ -368,6 +381,15 @@ def _refusals() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise _refusal(str(error)) from error
+
+
+def _check_size(result: _Result, limit_bytes: int | None) -> None:
+    # The engine's own max_result_bytes counts columns before they are written: a constant once, whatever its rows.
+    if limit_bytes is not None and result.size() > limit_bytes:
+        raise QueryRefusedError.of(
+            ErrorCode.TOO_MANY_ROWS_OR_BYTES,
+            f"The result takes {result.size()} bytes as it is written, of at most {limit_bytes}; ask for less.",
+        )
 
 
 def _refusal(text: str) -> QueryRefusedError:

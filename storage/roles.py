@@ -58,7 +58,7 @@ class SettingRule:
         if self.only is not None:
             return value == self.only
         if self.ceiling is not None:
-            return re.fullmatch(r"\d{1,18}", value) is not None and 0 < int(value) <= self.ceiling
+            return re.fullmatch(r"[0-9]{1,18}", value) is not None and 0 < int(value) <= self.ceiling
         return True
 
 
@@ -116,7 +116,7 @@ DEFAULT_LIMITS: Mapping[RoleName, Limits] = MappingProxyType(
             execution_time_s=600,
             memory_bytes=8 * _GIB,
             result_rows=20_000_000,
-            result_bytes=_GIB,
+            result_bytes=_GIB // 2,
             threads=4,
             concurrent_queries=2,
         ),
@@ -252,7 +252,6 @@ SYSTEM_TABLES = frozenset(
         "data_skipping_indices",
         "data_type_families",
         "databases",
-        "disks",
         "events",
         "formats",
         "functions",
@@ -286,7 +285,8 @@ _TABLE_FUNCTIONS = frozenset(
         "zeros_mt",
     }
 )
-# Ordinary functions that read files, reach out, tell about the process, or hold a handle asleep.
+# Ordinary functions that read files, reach out, tell about the machine or the process, write its log, or hold a handle
+# asleep.
 _REFUSED_FUNCTIONS = frozenset(
     {
         "file",
@@ -311,6 +311,20 @@ _REFUSED_FUNCTIONS = frozenset(
         "joinget",
         "joingetornull",
         "serveruuid",
+        "buildid",
+        "currentrequesturl",
+        "displayname",
+        "fqdn",
+        "fullhostname",
+        "getclienthttpheader",
+        "getoskernelversion",
+        "getserverport",
+        "hostname",
+        "logtrace",
+        "showcertificate",
+        "tcpport",
+        "tid",
+        "timeseriesstoretags",
     }
 )
 _AI_FUNCTION = re.compile(r"ai(?:classify|embed|extract|filter|generate|redact|similarity|translate)\w*", re.IGNORECASE)

@@ -22,13 +22,13 @@ GRANT SELECT ON system.tables TO kvandal_keep_role;
 GRANT SELECT ON system.mutations TO kvandal_keep_role;
 CREATE QUOTA IF NOT EXISTS kvandal_keep_quota KEYED BY user_name FOR INTERVAL 1 minute MAX queries = 3000, errors = 300, result_bytes = 2684354560 TO kvandal_keep_role;
 
-CREATE SETTINGS PROFILE IF NOT EXISTS kvandal_reports_profile SETTINGS max_execution_time = 600 MIN 1 MAX 600, max_memory_usage = 8589934592 MIN 1 MAX 8589934592, max_result_rows = 20000000 MIN 1 MAX 20000000, max_result_bytes = 1073741824 MIN 1 MAX 1073741824, max_threads = 4 MIN 1 MAX 4, max_concurrent_queries_for_user = 2 MIN 1 MAX 2, result_overflow_mode = 'throw' CONST, timeout_overflow_mode = 'throw' CONST, allow_introspection_functions = 0 CONST, readonly = 2 CONST;
+CREATE SETTINGS PROFILE IF NOT EXISTS kvandal_reports_profile SETTINGS max_execution_time = 600 MIN 1 MAX 600, max_memory_usage = 8589934592 MIN 1 MAX 8589934592, max_result_rows = 20000000 MIN 1 MAX 20000000, max_result_bytes = 536870912 MIN 1 MAX 536870912, max_threads = 4 MIN 1 MAX 4, max_concurrent_queries_for_user = 2 MIN 1 MAX 2, result_overflow_mode = 'throw' CONST, timeout_overflow_mode = 'throw' CONST, allow_introspection_functions = 0 CONST, readonly = 2 CONST;
 CREATE ROLE IF NOT EXISTS kvandal_reports_role SETTINGS PROFILE 'kvandal_reports_profile';
 GRANT SELECT, SHOW TABLES, SHOW COLUMNS ON kvandal.* TO kvandal_reports_role;
 GRANT SELECT ON system.columns TO kvandal_reports_role;
 GRANT SELECT ON system.databases TO kvandal_reports_role;
 GRANT SELECT ON system.tables TO kvandal_reports_role;
-CREATE QUOTA IF NOT EXISTS kvandal_reports_quota KEYED BY user_name FOR INTERVAL 1 minute MAX queries = 600, errors = 60, result_bytes = 10737418240 TO kvandal_reports_role;
+CREATE QUOTA IF NOT EXISTS kvandal_reports_quota KEYED BY user_name FOR INTERVAL 1 minute MAX queries = 600, errors = 60, result_bytes = 5368709120 TO kvandal_reports_role;
 
 CREATE SETTINGS PROFILE IF NOT EXISTS kvandal_grafana_profile SETTINGS max_execution_time = 30 MIN 1 MAX 30, max_memory_usage = 2147483648 MIN 1 MAX 2147483648, max_result_rows = 1000000 MIN 1 MAX 1000000, max_result_bytes = 268435456 MIN 1 MAX 268435456, max_threads = 2 MIN 1 MAX 2, max_concurrent_queries_for_user = 4 MIN 1 MAX 4, result_overflow_mode = 'throw' CONST, timeout_overflow_mode = 'throw' CONST, allow_introspection_functions = 0 CONST, readonly = 2 CONST;
 CREATE ROLE IF NOT EXISTS kvandal_grafana_role SETTINGS PROFILE 'kvandal_grafana_profile';

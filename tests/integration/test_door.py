@@ -317,6 +317,14 @@ def test_syntax_error_does_not_quote_our_own_sql(door: RunningDoor) -> None:
     assert b"SYNTAX_ERROR" in body
 
 
+def test_the_name_of_a_column_is_not_taken_for_settings(door: RunningDoor, admin: Client) -> None:
+    admin.command("CREATE TABLE named (a UInt8, `b SETTINGS c` String) ENGINE = MergeTree ORDER BY a")
+    sql = "INSERT INTO named (a, `b SETTINGS c`) SETTINGS insert_deduplication_token = 'x SETTINGS y' FORMAT CSV"
+    assert door.request(sql, body=b"1,it\n", role="ingest")[0] == 200
+    assert door.request("INSERT INTO named (COLUMNS('a|b SETTINGS c')) VALUES (2, 'too')", role="ingest")[0] == 200
+    assert admin.query("SELECT * FROM named ORDER BY a").result_rows == [(1, "it"), (2, "too")]
+
+
 def test_bad_data_are_refused_and_the_handle_still_works(door: RunningDoor, admin: Client) -> None:
     admin.command("CREATE TABLE strict (id UInt32) ENGINE = MergeTree ORDER BY id")
     assert door.request("INSERT INTO strict FORMAT CSV", body=b"not a number\n", role="ingest")[0] == 400
@@ -390,12 +398,94 @@ def test_nul_byte_hides_nothing(door: RunningDoor, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_request_with_two_lengths_is_refused(door: RunningDoor) -> None:
-    with socket.create_connection(("127.0.0.1", door.port)) as connection:
-        connection.sendall(
-            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
-        )
-        assert connection.recv(100).startswith(b"HTTP/1.1 400")
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "Content-Length: 3\r\nTransfer-Encoding: chunked",
+        "Content-Length: 3\r\nContent-Length: 40",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: xchunked",
+        "Content-Length: +3",
+    ],
+)
+def test_a_request_whose_length_is_not_clear_is_refused_and_what_follows_not_read(
+    door: RunningDoor, headers: str
+) -> None:
+    smuggled = "3\r\nabc\r\n0\r\n\r\nGET /ping HTTP/1.1\r\n\r\n"
+    answer = send_raw(door, f"POST /?query=SELECT+1 HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n\r\n{smuggled}")
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ("GET http://[ HTTP/1.1", b"400"),
+        ("GET /?query=SELECT+1 HTTP/1.1\r\nAuthorization: Basic \xe9", b"403"),
+        ("GET /?query=SELECT+1 HTTP/1.1\r\nAuthorization: Basic YTpi\xe9", b"403"),
+        ("GET /?query=SELECT+1 HTTP/1.1\r\nX-ClickHouse-User: \xff", b"401"),
+    ],
+)
+def test_who_sends_what_is_no_request_is_told_so(door: RunningDoor, head: str, status: bytes) -> None:
+    answer = send_raw(door, f"{head}\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer.split(b" ")[1] == status
+
+
+@pytest.mark.parametrize(
+    "header", ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "Origin: http://a.example"]
+)
+def test_a_page_of_another_site_asks_nothing_without_a_password(door: RunningDoor, header: str) -> None:
+    request = "GET /?query=SELECT+1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    assert send_raw(door, f"{request}\r\n").startswith(b"HTTP/1.1 200")
+    assert send_raw(door, f"{request}{header}\r\n\r\n").startswith(b"HTTP/1.1 401")
+
+
+def send_raw(door: RunningDoor, text: str) -> bytes:
+    """All that comes back until the door hangs up."""
+    with socket.create_connection(("127.0.0.1", door.port), timeout=30) as connection:
+        connection.sendall(text.encode("latin-1"))
+        return b"".join(iter(lambda: connection.recv(1 << 16), b""))
+
+
+def test_who_never_says_who_it_is_loses_the_connection_and_a_slow_insert_does_not(tmp_path: Path) -> None:
+    script = """
+import socket, sys, time
+from pathlib import Path
+from storage.door import Door
+from storage.engine import Engine
+from storage.roles import RoleName, make_role
+PATIENCE_S = 0.5
+with Engine.open(Path(sys.argv[1]), memory_limit_bytes=1 << 31) as engine:
+    with Door.open(
+        engine, [make_role(RoleName.INGEST, "secret")], database="plant", stranger_s=PATIENCE_S
+    ) as door:
+        engine.query("CREATE TABLE plant.slow (a UInt8) ENGINE = MergeTree ORDER BY a")
+        with socket.create_connection(("127.0.0.1", door.port), timeout=60) as stranger:
+            stranger.settimeout(0.1)
+            sent = b"GET / HTTP/1.1\\r\\nX-Drip: "
+            while True:
+                try:
+                    stranger.sendall(sent)
+                    sent = b"x"
+                    if stranger.recv(1) == b"":
+                        break
+                except TimeoutError:
+                    continue
+                except ConnectionError:
+                    break
+            print("hung up")
+        with socket.create_connection(("127.0.0.1", door.port), timeout=60) as known:
+            known.sendall(
+                b"POST /?query=INSERT+INTO+slow+FORMAT+CSV HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 4\\r\\n"
+                b"X-ClickHouse-User: ingest\\r\\nX-ClickHouse-Key: secret\\r\\n\\r\\n"
+            )
+            time.sleep(4 * PATIENCE_S)
+            known.sendall(b"1\\n2\\n")
+            print(known.recv(12).decode())
+        print(engine.query("SELECT count() FROM plant.slow"))
+"""
+    assert run_script(script, tmp_path) == ["hung up", "HTTP/1.1 200", "b'2\\n'"]
 
 
 # Limits
@@ -413,6 +503,26 @@ def test_result_over_the_ceiling_is_refused(door: RunningDoor) -> None:
     with pytest.raises(DatabaseError) as error:
         client.query("SELECT number FROM numbers(1000001)")
     assert refusal_code(error) == 396
+
+
+@pytest.mark.parametrize("role", ["reports", "grafana", "ingest", "admin"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT repeat('x', 1000) FROM numbers(3000) FORMAT TSV",  # a constant counts once for the engine
+        "SELECT number AS "
+        + "n" * 1000
+        + " FROM numbers(3000) FORMAT JSONEachRow",  # and its columns' names not at all
+        "SELECT repeat('\\0', 1000) FROM numbers(600) FORMAT JSONEachRow",  # each byte becomes six
+    ],
+    ids=["constant", "names", "escapes"],
+)
+def test_what_a_result_takes_as_it_is_written_is_bounded(door: RunningDoor, role: str, sql: str) -> None:
+    bound = {"max_result_bytes": str(2 << 20)}
+    status, headers, body = door.request(sql, role=role, params=bound)
+    assert (status, headers["X-ClickHouse-Exception-Code"]) == (500, "396"), body[:200]
+    assert len(body) < 1000
+    assert door.request("SELECT 1", role=role, params=bound)[2] == b"1\n"
 
 
 @pytest.mark.parametrize(
@@ -504,6 +614,13 @@ REACHING_OUT = [
     "SELECT * FROM merge('system', 'one')",
     "SELECT * FROM loop(system.one)",
     "SELECT * FROM input('a Int8')",
+    "SELECT hostName()",
+    "SELECT FQDN()",
+    "SELECT arrayMap(x -> fullHostName(), [1])",
+    "SELECT logTrace('a line of the log')",
+    "SELECT showCertificate()",
+    "SELECT getOSKernelVersion()",
+    "SELECT path FROM system.disks",
     "SELECT hasColumnInTable('127.0.0.1', 'default', '', 'system', 'one', 'dummy')",
     "SELECT 1 INTO OUTFILE '{outfile}'",
     "SELECT 1 INTO/**/outfile '{outfile}' FORMAT CSV",
