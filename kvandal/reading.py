@@ -1,14 +1,12 @@
 """The agent of a real node or gateway, until told to stop."""
 
 import logging
-import signal
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from itertools import count
 from pathlib import Path
 from socket import gethostname
 from threading import Event
-from types import FrameType
 
 import msgspec
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
@@ -17,9 +15,10 @@ from collectors.agent import Agent
 from collectors.framer import FrameRule
 from collectors.spool import Spool, Spooled
 from kvandal.addresses import kafka_address
+from kvandal.hangup import Reload
 from kvandal.memory import give_back_memory
 from kvandal.serving import serve_metrics, tell_parent
-from kvandal.settings import AgentSettings, SettingsError
+from kvandal.settings import AgentSettings
 from kvandal.sources import make_sources
 from stream.client import KafkaAddress
 from stream.clock import SystemClock
@@ -38,29 +37,6 @@ _RELOADED = frozenset({
     "dsx_interval_s", "health_interval_s", "kernel_log",
 })  # fmt: skip
 _FIXED_SECTIONS = frozenset({"agent", "kafka"})  # all others are a source's own
-
-
-class Reload:
-    """SIGHUP as a wish to `load` the settings again. Made before the agent runs: unhandled it would end us."""
-
-    def __init__(self, load: Callable[[], AgentSettings]) -> None:
-        self._load = load
-        self._wanted = Event()
-        signal.signal(signal.SIGHUP, self._handle)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the handler's signature
-        self._wanted.set()
-
-    def take(self) -> AgentSettings | None:
-        """The new settings if they were asked for since the last call, and are good."""
-        if not self._wanted.is_set():
-            return None
-        self._wanted.clear()
-        try:
-            return self._load()
-        except (SettingsError, OSError) as error:
-            logger.error("settings not reloaded, the old ones stay: %s", error)
-            return None
 
 
 def run_agent(

@@ -7,6 +7,7 @@ from threading import Event
 
 import click
 
+from kvandal.hangup import Reload
 from kvandal.options import kafka_options, settings_options, store_options
 from kvandal.settings import (
     SOURCE_NAMES,
@@ -130,18 +131,18 @@ def agent(
     }  # fmt: skip
     if once != show:
         raise click.UsageError("--once and --print go together: they show what this node gives, without publishing it")
+    reload = Reload(lambda: load_settings(AgentSettings, file=config, flags=flags))
     settings = load_settings(AgentSettings, file=config, flags=flags)
     if check_config:
         click.echo(show_settings(settings))
         return
-    from kvandal.reading import Reload, run_agent
+    from kvandal.reading import run_agent
     from kvandal.serving import stop_on_signals
 
     stop = stop_on_signals()
     if once:
         _show_node(settings, stop)
         return
-    reload = Reload(lambda: load_settings(AgentSettings, file=config, flags=flags))
     drained = run_agent(settings, stop, until_stored=until_stored, count_file=counts, reload=reload)
     if until_stored and not drained:  # otherwise what is left waits in the spool, as it should
         raise SystemExit(1)

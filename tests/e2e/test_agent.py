@@ -3,6 +3,7 @@
 import re
 import signal
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -136,6 +137,27 @@ def test_a_hangup_reloads_intervals(lonely: Node) -> None:
         agent.stop()
 
     assert "agent.host_interval_s" in agent.log
+
+
+def test_hangups_while_it_starts_do_not_end_it_and_the_settings_are_read_again(lonely: Node) -> None:
+    lonely.configure("host_interval_s = 3600")
+    agent = Running.start(lonely.folder, "agent", "agent", "--config", str(lonely.config), "--broker", lonely.bootstrap)
+    with agent:
+        until(lambda: hears_hangups(agent), what="SIGHUP does not end it")
+        while "phase" not in agent.out:
+            agent.process.send_signal(signal.SIGHUP)
+            assert agent.process.poll() is None, agent.log
+            time.sleep(0.02)
+        agent.process.send_signal(signal.SIGHUP)
+        agent.wait_for("settings reloaded")
+        assert agent.stop() == 0
+
+
+def hears_hangups(agent: Running) -> bool:
+    """Whether the agent's own interpreter ignores or handles SIGHUP, as the kernel tells."""
+    status = Path(f"/proc/{agent.process.pid}/status").read_text()
+    masks = re.findall(r"^Sig(?:Ign|Cgt):\s*([0-9a-f]+)$", status, flags=re.MULTILINE)
+    return any(int(mask, 16) >> (signal.SIGHUP - 1) & 1 for mask in masks)
 
 
 def test_a_hangup_with_wrong_settings_keeps_the_old_ones_and_says_so(lonely: Node) -> None:
