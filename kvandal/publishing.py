@@ -4,7 +4,6 @@ Files of a frozen report carry its restatement in their names, are never overwri
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -26,6 +25,7 @@ from reports.publishing.freezing import (
     evidence_of,
     fingerprint,
     freeze,
+    read_json,
     stored_text,
 )
 from reports.publishing.html import render_html
@@ -93,7 +93,7 @@ def publish(client: Client, publication: Publication, request: PublishRequest, *
     if request.freezing is None:
         paths = _write(request.out, render(publication, request))
         return Published(paths=paths, sentences=_standing(publication, earlier))
-    return _freeze(client, publication, request, request.freezing, earlier, now)
+    return _freeze(client, publication, request, request.freezing, now)
 
 
 def render(
@@ -131,15 +131,16 @@ def _freeze(
     publication: Publication,
     request: PublishRequest,
     freezing: FreezeRequest,
-    earlier: Sequence[FrozenReport],
     now: datetime,
 ) -> Published:
+    chain = frozen_of(read_chain(Reader(client)))
+    check_chain(chain)
+    # By what is signed: who may write to the table could have given a row another period, and nobody would miss it.
+    earlier = [held for held in chain if _is_of(held, publication)]
     approval = _approval(publication, freezing, earlier, now)
     if approval is None:
         last = earlier[-1]
         return Published(paths=(), sentences=[f"nothing moved: {last.title} still holds"], frozen=last)
-    chain = frozen_of(read_chain(Reader(client)))
-    check_chain(chain)
     seal = Seal(
         restatement=approval.restatement,
         approver=approval.approver,
@@ -162,6 +163,11 @@ def _freeze(
     )
 
 
+def _is_of(frozen: FrozenReport, publication: Publication) -> bool:
+    record = frozen.record
+    return (record["report"], record["period"]["text"]) == (publication.report, publication.period.text)
+
+
 def _approval(
     publication: Publication, freezing: FreezeRequest, earlier: Sequence[FrozenReport], now: datetime
 ) -> Approval | None:
@@ -175,7 +181,6 @@ def _approval(
     if not earlier:
         return approval
     last = earlier[-1]
-    check(last)
     changes = changes_between(last.record, evidence_of(publication))
     if not changes:
         return None
@@ -223,6 +228,7 @@ def _standing(publication: Publication, earlier: Sequence[FrozenReport]) -> list
     if not earlier:
         return []
     last = earlier[-1]
+    check(last)
     changes = changes_between(last.record, evidence_of(publication))
     if not changes:
         return [f"{last.title} is frozen, and nothing moved since"]
@@ -239,9 +245,11 @@ def frozen_of(rows: pl.DataFrame) -> list[FrozenReport]:
 
 def _frozen(row: Mapping[str, str]) -> FrozenReport:
     try:
-        record = json.loads(row["record"])
-    except ValueError as error:
-        raise ForgedError(f"the record of frozen report {row['sequence']} is no JSON: {error}") from error
+        record = read_json(row["record"])
+    except ForgedError as error:
+        raise ForgedError(f"the record of frozen report {row['sequence']} does not hold: {error}") from error
+    if not isinstance(record, dict):
+        raise ForgedError(f"the record of frozen report {row['sequence']} is no record")
     return FrozenReport(record=record, hash=row["hash"], signature=row["signature"], public_key=row["public_key"])
 
 
@@ -301,7 +309,7 @@ def verify(path: Path, *, trusted: Sequence[str] = (), client: Client | None = N
 
 def read_envelope(path: Path) -> FrozenReport:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ForgedError(f"{path.name} is no frozen report: {error}") from error
     if not isinstance(document, dict):
@@ -313,7 +321,8 @@ def _envelope_of(path: Path) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there")
     for envelope in sorted(path.parent.glob(f"*{_FROZEN_SUFFIX}")):
-        if path.name in read_envelope(envelope).record.get("files", {}):
+        files = read_envelope(envelope).record.get("files")
+        if isinstance(files, dict) and path.name in files:
             return envelope
     raise ForgedError(
         f"{path.name} belongs to no frozen report in {path.parent}: a file *{_FROZEN_SUFFIX} names its own"
@@ -354,7 +363,9 @@ def _drafted(out: Path, files: Mapping[str, bytes]) -> list[tuple[Path, Path]]:
 
 def _draft(path: Path, content: bytes) -> Path:
     draft = path.with_name(path.name + ".part")
-    draft.write_bytes(content)
+    draft.unlink(missing_ok=True)
+    with draft.open("xb") as file:  # anew: not through a link that somebody laid in a shared folder
+        file.write(content)
     return draft
 
 

@@ -23,13 +23,17 @@ TOPICS = {
     "jobs": (("agent", "gateway", "operator"), ("ingest", "operator")),
     "deadletter": (("ingest", "operator"), ("operator",)),
 }
-# Who may do what else; nobody but the brokers' administrator may do the last three.
+# Who may do what else; what has nobody beside it, only the brokers' administrator may do.
 DEEDS = {
     "commit as ingest's group": ("ingest", "operator"),
+    "commit as incidents' group": ("incidents", "operator"),
+    "delete ingest's group": (),
     "create a topic kvandal.x": ("operator",),
     "create a topic x": (),
     "delete a topic": (),
+    "delete a topic's records": (),
     "shorten a topic's retention": (),
+    "give another user a new password": (),
     "give itself an ACL": (),
 }
 # Clients that are not let in at all.
@@ -37,8 +41,10 @@ TURNED_AWAY = (
     "without TLS",
     "with TLS, without a password, where one is asked for",
     "with a wrong password",
+    "as a user whom nobody made",
     "with TLS, without a certificate, where one is asked for",
     "with a certificate that somebody else signed",
+    "with a certificate that has run out",
 )
 
 

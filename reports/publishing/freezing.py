@@ -7,6 +7,8 @@ hash of the record frozen before it. Its hash is signed with Ed25519 (RFC 8032).
 import base64
 import binascii
 import hashlib
+import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,6 +34,13 @@ SCHEMA = "kvandal.frozen/1"
 # What is signed is told apart from anything else that the key may ever sign.
 _CONTEXT = SCHEMA.encode() + b"\0"
 FIRST = "0" * 64  # what the first record names as the one before it
+
+
+# What the functions here and those who show a record rely on.
+_PARTS: Mapping[str, type] = {
+    "sequence": int, "previous": str, "report": str, "site": str, "period": dict, "restatement": int, "approver": str,
+    "frozen_at": str, "document_sha256": str, "files": dict, "figures": list, "inputs": list, "document": dict,
+}  # fmt: skip
 
 
 class ForgedError(ValueError):
@@ -84,7 +93,33 @@ class FrozenReport:
                 raise ForgedError(f"this is no frozen report: it has no {name}")
         if document.get("schema") != SCHEMA:
             raise ForgedError(f"the frozen report is of schema {document.get('schema')!r}; this version reads {SCHEMA}")
+        unsigned = document.keys() - wanted.keys() - {"schema"}
+        if unsigned:
+            raise ForgedError(f"the frozen report says {min(unsigned)!r} outside of what is signed")
         return cls(**{name: document[name] for name in wanted})
+
+
+def read_json(text: str) -> object:
+    """The value of a JSON text; ForgedError where it is none, or where readers could take it for different ones.
+
+    Of a name that stands twice some readers take the first and some the last, and only one of them is what was signed.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise ForgedError(f"it is no JSON that can be checked: {error}") from error
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{max(names, key=names.count)!r} stands twice in one object")
+    return found
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number")
 
 
 def freeze(
@@ -136,6 +171,7 @@ def evidence_of(publication: Publication) -> dict[str, list[dict[str, Any]]]:
 
 def check(frozen: FrozenReport, *, trusted: Sequence[str] = ()) -> None:
     """Raise ForgedError unless the record is what was signed, by a trusted key where any are given."""
+    _check_parts(frozen.record)
     if digest(frozen.record) != frozen.hash:
         raise ForgedError(f"{frozen.title} was changed after it was frozen: its hash is not {frozen.hash[:16]}…")
     if digest(frozen.record["document"]) != frozen.record["document_sha256"]:
@@ -151,13 +187,27 @@ def check(frozen: FrozenReport, *, trusted: Sequence[str] = ()) -> None:
         )
 
 
+def _check_parts(record: Mapping[str, Any]) -> None:
+    # Whoever signs with a key of his own can sign anything: what it lacks must be a refusal, not a crash.
+    wrong = [name for name, kind in _PARTS.items() if not isinstance(record.get(name), kind)]
+    if not wrong and not isinstance(record["period"].get("text"), str):
+        wrong = ["period"]
+    if wrong:
+        raise ForgedError(f"the record of a frozen report has no {wrong[0]}, or not as it was frozen")
+
+
 def check_chain(chain: Sequence[FrozenReport], *, trusted: Sequence[str] = ()) -> None:
     """Raise ForgedError unless all frozen reports are whole, in order, and none is missing between them."""
+    held: Counter[tuple[str, str]] = Counter()
     for place, frozen in enumerate(chain, start=1):
         check(frozen, trusted=trusted)
         previous = chain[place - 2].hash if place > 1 else FIRST
         if frozen.sequence != place or frozen.record["previous"] != previous:
             raise ForgedError(f"{frozen.title}: the chain is broken before it; a frozen report was removed or replaced")
+        of = frozen.record["report"], frozen.record["period"]["text"]
+        held[of] += 1
+        if frozen.record["restatement"] != held[of]:
+            raise ForgedError(f"{frozen.title}: it is number {held[of]} of its period in the chain")
 
 
 def check_files(frozen: FrozenReport, folder: Path) -> Iterator[str]:

@@ -113,6 +113,9 @@ def test_a_late_correction_is_a_restatement_that_names_the_meter_and_the_delta(
         ("record", "replaceOne(record, '\"value\":10.0', '\"value\":99.0')", "was changed after it was frozen"),
         ("signature", "'AAAA'", "signature does not fit"),
         ("record", "'rubbish'", "is no JSON"),
+        ("record", "'[]'", "is no record"),
+        ("record", "'{}'", "has no sequence"),
+        ("record", "replaceOne(record, '{', '{\"approver\":\"Nobody\",')", "'approver' stands twice"),
     ],
 )
 def test_a_forged_row_is_found(store: Client, tmp_path: Path, key: Path, column: str, value: str, message: str) -> None:
@@ -123,6 +126,32 @@ def test_a_forged_row_is_found(store: Client, tmp_path: Path, key: Path, column:
         frozen_lines(store)
     with pytest.raises(ForgedError, match=message):  # nothing more is chained to it
         publish(store, november(with_meter(11.0)), asked(tmp_path, key), now=NOW.replace(month=12))
+
+
+def test_a_row_that_is_given_another_period_does_not_free_its_own(store: Client, tmp_path: Path, key: Path) -> None:
+    publish(store, with_meter(10.0), asked(tmp_path, key), now=NOW)
+    alter(store, "UPDATE period = '2025-01', report = 'other', restatement = 7 WHERE sequence = 1")
+    with pytest.raises(FrozenMonthError, match="example 2026-10 restatement 1 is frozen"):
+        publish(store, with_meter(99.0), asked(tmp_path / "anew", key), now=NOW)
+    assert len(read_chain(Reader(store))) == 1
+
+
+def test_a_draft_says_that_what_was_frozen_was_forged(store: Client, tmp_path: Path, key: Path) -> None:
+    publish(store, with_meter(10.0), asked(tmp_path, key), now=NOW)
+    alter(store, 'UPDATE record = \'{"report":"example"}\' WHERE sequence = 1')
+    with pytest.raises(ForgedError, match="has no sequence"):
+        publish(store, with_meter(10.0), PublishRequest(out=tmp_path / "draft", formats=[Format.JSON]), now=NOW)
+
+
+def test_a_link_in_the_folder_leads_no_report_out_of_it(store: Client, tmp_path: Path) -> None:
+    victim, out = tmp_path / "victim", tmp_path / "out"
+    victim.write_text("kept")
+    out.mkdir()
+    for name in ("example-2026-10.json.part", "example-2026-10.json"):
+        (out / name).symlink_to(victim)
+    published = publish(store, with_meter(10.0), PublishRequest(out=out, formats=[Format.JSON]), now=NOW)
+    assert victim.read_text() == "kept"
+    assert not published.paths[0].is_symlink()
 
 
 def test_a_row_that_was_removed_is_missed(store: Client, tmp_path: Path, key: Path) -> None:

@@ -14,7 +14,12 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.client import Client
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition  # type: ignore[import-untyped]
-from kafka.admin import ConfigResource, ConfigResourceType, NewTopic  # type: ignore[import-untyped]
+from kafka.admin import (  # type: ignore[import-untyped]
+    ConfigResource,
+    ConfigResourceType,
+    NewTopic,
+    UserScramCredentialUpsertion,
+)
 from kafka.errors import (  # type: ignore[import-untyped]
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
@@ -164,29 +169,47 @@ def test_a_certificate_gives_the_same_rights_as_a_password(kafka: GuardedKafka, 
     assert writes(kafka.with_certificate(role)) == {topic: role in writers for topic, (writers, _) in TOPICS.items()}
 
 
+@pytest.mark.parametrize(("name", "role"), [("agent-node-17", "agent"), ("gateway-hall-1", "gateway"), ("agents", "")])
+def test_a_node_s_own_certificate_has_its_role_s_rights_and_a_name_alike_has_none(
+    kafka: GuardedKafka, name: str, role: str
+) -> None:
+    assert writes(kafka.with_certificate(name)) == {topic: role in writers for topic, (writers, _) in TOPICS.items()}
+
+
 @pytest.mark.parametrize("role", KAFKA_ROLES)
 def test_nobody_does_more_than_its_deeds(kafka: GuardedKafka, role: str) -> None:
     address = kafka.with_password(role)
     done = {
-        "commit as ingest's group": _commits(address),
+        "commit as ingest's group": _commits(address, "kvandal-ingest"),
+        "commit as incidents' group": _commits(address, "kvandal-incidents"),
+        "delete ingest's group": _deletes_group(address),
         "create a topic kvandal.x": _creates(address, f"kvandal.x-{role}"),
         "create a topic x": _creates(address, f"x-{role}"),
         "delete a topic": _deletes(address),
+        "delete a topic's records": _deletes_records(address),
         "shorten a topic's retention": _shortens(address),
+        "give another user a new password": _gives_password(address),
         "give itself an ACL": _gives_itself(address, role),
     }
 
     assert done == {deed: role in who for deed, who in DEEDS.items()}
 
 
-def _commits(address: KafkaAddress) -> bool:
+def _commits(address: KafkaAddress, group: str) -> bool:
     options = address.security.client_options()
     place = TopicPartition("kvandal.gpu", 0)
-    consumer = KafkaConsumer(bootstrap_servers=address.bootstrap, group_id="kvandal-ingest", **options)
+    consumer = KafkaConsumer(bootstrap_servers=address.bootstrap, group_id=group, **options)
     with closing(consumer), suppress(*REFUSALS):
         consumer.assign([place])
         consumer.commit({place: OffsetAndMetadata(0, "", -1)}, timeout_ms=PATIENCE_MS)
         return True
+    return False
+
+
+def _deletes_group(address: KafkaAddress) -> bool:
+    with closing(make_admin(address)) as admin, suppress(*REFUSALS):
+        told = admin.delete_groups(["kvandal-ingest"])
+        return "AuthorizationFailed" not in str(told)
     return False
 
 
@@ -201,6 +224,22 @@ def _deletes(address: KafkaAddress) -> bool:
     with closing(make_admin(address)) as admin, suppress(*REFUSALS):
         admin.delete_topics(["kvandal.power"])
         return True
+    return False
+
+
+def _deletes_records(address: KafkaAddress) -> bool:
+    with closing(make_admin(address)) as admin, suppress(*REFUSALS):
+        admin.delete_records({TopicPartition("kvandal.power", 0): 0})
+        return True
+    return False
+
+
+def _gives_password(address: KafkaAddress) -> bool:
+    known = UserScramCredentialUpsertion("kvandal-operator", "SCRAM-SHA-512", b"known to a thief")
+    with closing(make_admin(address)) as admin, suppress(*REFUSALS):
+        why = admin.alter_user_scram_credentials([known])["kvandal-operator"]
+        assert why is None or "authorization failed" in why.lower()
+        return why is None
     return False
 
 
@@ -223,9 +262,11 @@ def _gives_itself(address: KafkaAddress, role: str) -> bool:
 def test_who_is_not_known_is_not_let_in(kafka: GuardedKafka, tmp_path: Path) -> None:
     trusted = str(kafka.guard.authority.ca_file)
     impostor = Authority(tmp_path).sign("kvandal-agent")
+    outdated = kafka.guard.authority.sign("kvandal-agent", expired=True)
     by_password, by_certificate = kafka.bootstrap, kafka.guard.by_certificate
-    forged = KafkaSecurity(
-        tls=True, ca_file=trusted, certificate_file=str(impostor.certificate_file), key_file=str(impostor.key_file)
+    forged, run_out = (
+        KafkaSecurity(tls=True, ca_file=trusted, certificate_file=str(one.certificate_file), key_file=str(one.key_file))
+        for one in (impostor, outdated)
     )
     strangers = dict(
         zip(
@@ -234,8 +275,10 @@ def test_who_is_not_known_is_not_let_in(kafka: GuardedKafka, tmp_path: Path) -> 
                 KafkaAddress(by_password),
                 KafkaAddress(by_password, KafkaSecurity(tls=True, ca_file=trusted)),
                 kafka.with_password("agent", "a wrong password"),
+                kafka.with_password("nobody"),
                 KafkaAddress(by_certificate, KafkaSecurity(tls=True, ca_file=trusted)),
                 KafkaAddress(by_certificate, forged),
+                KafkaAddress(by_certificate, run_out),
             ),
             strict=True,
         )

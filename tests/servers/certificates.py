@@ -51,7 +51,7 @@ class Authority:
         self.ca_file = folder / "ca.pem"
         _write(self.ca_file, certificate.public_bytes(Encoding.PEM))
 
-    def sign(self, name: str) -> Certificate:
+    def sign(self, name: str, *, expired: bool = False) -> Certificate:
         """A certificate for `name`, which as a server's also stands for localhost and 127.0.0.1."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -59,7 +59,7 @@ class Authority:
         uses = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
         authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         certificate = (
-            _builder(subject, self._name, key.public_key())
+            _builder(subject, self._name, key.public_key(), expired=expired)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(hosts, critical=False)
             .add_extension(uses, critical=False)
@@ -73,7 +73,9 @@ class Authority:
         return signed
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, *, expired: bool = False
+) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()
@@ -82,7 +84,7 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicK
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _VALID)
-        .not_valid_after(now + _VALID)
+        .not_valid_after(now - _VALID / 2 if expired else now + _VALID)
     )
 
 

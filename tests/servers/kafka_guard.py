@@ -21,6 +21,8 @@ from tests.servers.ports import free_port
 
 ADMIN = "kvandal-admin"
 BROKER = "kvandal-broker"
+# docs/security.md recommends these: a node's own certificate has its role's rights, every other name stands for itself.
+PRINCIPAL_RULES = "RULE:^CN=(kvandal-agent|kvandal-gateway)-[^,]+.*$/$1/,RULE:^CN=([^,]+).*$/$1/,DEFAULT"
 _SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
 
 
@@ -59,8 +61,7 @@ class KafkaGuard:
             "ssl.truststore.type": "PEM",
             "ssl.truststore.location": str(self.authority.ca_file),
             **{f"listener.name.{name.lower()}.ssl.client.auth": "required" for name in listeners if name != "CLIENT"},
-            # A certificate's common name is the principal.
-            "ssl.principal.mapping.rules": "RULE:^CN=([^,]+).*$/$1/,DEFAULT",
+            "ssl.principal.mapping.rules": PRINCIPAL_RULES,
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "allow.everyone.if.no.acl.found": "false",
             "super.users": f"User:{BROKER};User:{ADMIN}",

@@ -1,5 +1,6 @@
 """Freezing without a store: what is signed, and that everything which could be altered is found."""
 
+import base64
 import copy
 import hashlib
 import json
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from reports.publishing.documents import canonical, changes_between, digest
+from reports.publishing.documents import canonical, changes_between, digest, json_text
 from reports.publishing.freezing import (
     Approval,
     ForgedError,
@@ -22,6 +23,7 @@ from reports.publishing.freezing import (
     fingerprint,
     freeze,
     public_text,
+    read_json,
 )
 from reports.publishing.keys import make_key, read_private_key, read_public_key
 from reports.publishing.publication import Input, Publication
@@ -38,7 +40,8 @@ def with_meter(mwh: float | None) -> Publication:
 
 
 def frozen(previous: FrozenReport | None = None, mwh: float = 10.0) -> FrozenReport:
-    return freeze(with_meter(mwh), APPROVAL, {"a.pdf": hashlib.sha256(b"pdf").hexdigest()}, previous, KEY)
+    approval = replace(APPROVAL, restatement=previous.record["restatement"] + 1 if previous else 1)
+    return freeze(with_meter(mwh), approval, {"a.pdf": hashlib.sha256(b"pdf").hexdigest()}, previous, KEY)
 
 
 def test_a_frozen_report_survives_its_own_json() -> None:
@@ -87,6 +90,45 @@ def test_a_report_signed_anew_by_somebody_else_is_found_by_whoever_knows_the_key
 def test_a_broken_signature_is_a_forgery_not_a_crash(signature: str) -> None:
     with pytest.raises(ForgedError, match="signature does not fit"):
         check(replace(frozen(), signature=signature))
+
+
+@pytest.mark.parametrize("change", [
+    {}, {"record": {}}, {"record": {"sequence": True}}, {"period": []}, {"period": {"text": 7}}, {"files": []},
+    {"files": None}, {"document": None}, {"sequence": "1"}, {"figures": {}}, {"report": None},
+])  # fmt: skip
+def test_a_record_that_somebody_signed_without_what_it_needs_is_refused_not_crashed_at(change: dict[str, Any]) -> None:
+    record = change.get("record", {**frozen().record, **change} if change else {})
+    signed = KEY.sign(b"kvandal.frozen/1\0" + bytes.fromhex(digest(record)))
+    odd = FrozenReport(
+        record=record, hash=digest(record), signature=base64.b64encode(signed).decode(),
+        public_key=public_text(KEY.public_key()),
+    )  # fmt: skip
+    with pytest.raises(ForgedError, match="or not as it was frozen"):
+        check(odd)
+
+
+def test_a_text_that_two_readers_could_take_for_different_reports_is_refused() -> None:
+    text = json_text(frozen().document())
+    assert read_json(text) == json.loads(text)
+    twice = text.replace('"value": 10.0', '"value": 99.0, "value": 10.0', 1)
+    assert json.loads(twice) == json.loads(text)  # to this reader nothing changed
+    with pytest.raises(ForgedError, match="'value' stands twice"):
+        read_json(twice)
+    for odd in ('{"a": NaN}', '{"a": -Infinity}', "[" * 200_000, "", "{"):
+        with pytest.raises(ForgedError, match="no JSON that can be checked"):
+            read_json(odd)
+
+
+def test_words_beside_what_is_signed_are_refused() -> None:
+    with pytest.raises(ForgedError, match="'note' outside of what is signed"):
+        FrozenReport.of({**frozen().document(), "note": "these figures are preliminary"})
+
+
+def test_a_chain_does_not_hold_a_period_twice_under_one_number() -> None:
+    first = frozen()
+    second = freeze(with_meter(11.0), APPROVAL, {}, first, KEY)
+    with pytest.raises(ForgedError, match="it is number 2 of its period"):
+        check_chain([first, second])
 
 
 def test_a_chain_from_which_a_report_was_taken_does_not_hold() -> None:
