@@ -174,6 +174,9 @@ def test_the_rules_of_the_operator_are_the_rules_that_are_tested() -> None:
         (("--set", "store.ingest.password=secret"), "password"),
         (("--set", "store.ingest.passwordSecret.value=secret"), "value"),
         (("--set", "dashboards.token=secret"), "token"),
+        (("--set", 'agent.config=[kafka]\npassword = "secret"'), "agent.config holds a password"),
+        (("--set", 'ingest.config=store.password="secret"'), "ingest.config holds a password"),
+        (("--set", "gateways.a.config=x={password='secret'}"), "gateways.a.config holds a password"),
         (("--set", "kafka.ingest.username=kvandal-ingest"), "kafka.tls is false"),
         (("--set", "kafka.tls=true,kafka.ingest.username=kvandal-ingest"), "kafka.ingest.passwordSecret.name is empty"),
         (("--set", "store.url=clickhouse:8123"), "url"),
@@ -190,6 +193,8 @@ def test_nonsense_is_refused_with_the_values_name(wrong: tuple[str, ...], named_
     with pytest.raises(HelmRefusedError) as refused:
         render("--values", str(VALUES / "laptop.yaml"), *wrong)
     assert named_in_error in str(refused.value)
+    if "a password" in named_in_error:
+        assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("values", SETS)

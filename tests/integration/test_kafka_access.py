@@ -180,8 +180,8 @@ def test_a_node_s_own_certificate_has_its_role_s_rights_and_a_name_alike_has_non
 def test_nobody_does_more_than_its_deeds(kafka: GuardedKafka, role: str) -> None:
     address = kafka.with_password(role)
     done = {
-        "commit as ingest's group": _commits(address, "kvandal-ingest"),
-        "commit as incidents' group": _commits(address, "kvandal-incidents"),
+        "commit as ingest's group": _commits(address, "kvandal-ingest", "kvandal.gpu"),
+        "commit as incidents' group": _commits(address, "kvandal-incidents", "kvandal.events"),
         "delete ingest's group": _deletes_group(address),
         "create a topic kvandal.x": _creates(address, f"kvandal.x-{role}"),
         "create a topic x": _creates(address, f"x-{role}"),
@@ -195,9 +195,9 @@ def test_nobody_does_more_than_its_deeds(kafka: GuardedKafka, role: str) -> None
     assert done == {deed: role in who for deed, who in DEEDS.items()}
 
 
-def _commits(address: KafkaAddress, group: str) -> bool:
+def _commits(address: KafkaAddress, group: str, topic: str) -> bool:
     options = address.security.client_options()
-    place = TopicPartition("kvandal.gpu", 0)
+    place = TopicPartition(topic, 0)
     consumer = KafkaConsumer(bootstrap_servers=address.bootstrap, group_id=group, **options)
     with closing(consumer), suppress(*REFUSALS):
         consumer.assign([place])

@@ -68,8 +68,14 @@ def containers(objects: Sequence[Manifest], folder: Path) -> Iterator[Container]
             maker,
             template["metadata"]["labels"]["app.kubernetes.io/component"],
             tuple(_moved(word, places) for word in container["args"]),
-            {v["name"]: _moved(v["value"], places) for v in container.get("env", [])},
+            {v["name"]: _moved(_value(v), places) for v in container.get("env", [])},
         )
+
+
+def _value(variable: Manifest) -> str:
+    """What a variable is on a pod; a pod here has this machine's own address."""
+    told = {"status.podIP": "127.0.0.1"}
+    return str(variable["value"] if "value" in variable else told[variable["valueFrom"]["fieldRef"]["fieldPath"]])
 
 
 def _put_files(objects: Sequence[Manifest], pod: Manifest, container: Manifest, root: Path) -> Mapping[str, Path]:

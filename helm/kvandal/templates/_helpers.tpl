@@ -168,6 +168,14 @@ readinessProbe:
 {{- end }}
 {{- end }}
 
+{{/* A settings file for a ConfigMap, which many may read: no password in it. Takes (list text value's-name). */}}
+{{- define "kvandal.settingsText" -}}
+{{- if regexMatch "(^|[^_A-Za-z0-9])password[\"']?\\s*=" (index . 0) }}
+{{- fail (printf "%s holds a password, and would be readable in a ConfigMap: give password_file, and the file in a Secret" (index . 1)) }}
+{{- end }}
+{{- index . 0 | quote }}
+{{- end }}
+
 {{/* Restarts a pod whose settings changed. Takes the settings' text. */}}
 {{- define "kvandal.checksum" -}}
 checksum/settings: {{ . | sha256sum }}
