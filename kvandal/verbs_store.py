@@ -46,11 +46,12 @@ def schema_apply(*, url: str | None, user: str | None) -> None:
 
 @schema.command("render", short_help="Print the schema for a ClickHouse cluster.")
 @click.option("--cluster", required=True, help="Name of the cluster in ClickHouse's remote_servers.")
-def schema_render(*, cluster: str) -> None:
+@click.option("--after", type=click.IntRange(0), default=0, help="Only migrations after this one: for an upgrade.")
+def schema_render(*, cluster: str, after: int) -> None:
     """Print the schema as SQL for a ClickHouse cluster: replicated, sharded by resource."""
     from storage.cluster import cluster_script
 
-    click.echo(cluster_script(cluster), nl=False)
+    click.echo(cluster_script(cluster, after=after), nl=False)
 
 
 @schema.command("status", short_help="List the migrations; exit 1 if one is missing.")

@@ -109,9 +109,14 @@ def sharding_key(table: str) -> str:
     return _SHARDED_BY.get(table, "resource")
 
 
-def cluster_script(cluster: str) -> str:
-    """All migrations as one SQL script for a cluster, which ends by noting them as applied."""
-    form, every = ClusterForm(cluster), migrations()
+def cluster_script(cluster: str, *, after: int = 0) -> str:
+    """The migrations after that number as one SQL script for a cluster, which ends by noting them as applied.
+
+    ClusterError where there are none.
+    """
+    form, every = ClusterForm(cluster), [m for m in migrations() if m.number > after]
+    if not every:
+        raise ClusterError(f"there is no migration after {after:04}: the cluster has them all")
     books = "".join(f"{text};\n\n" for text in form.render(Migration(0, "books", BOOKS)))
     parts = [f"-- {m.number:04} {m.name}\n" + "".join(f"{text};\n\n" for text in form.render(m)) for m in every]
     noted = ",\n    ".join(f"({m.number}, {quote(m.name)}, '{m.checksum}')" for m in every)

@@ -24,6 +24,7 @@ ENGINE = ReplacingMergeTree(applied_at)
 ORDER BY number
 COMMENT 'Which migrations have been applied'
 """
+CLUSTER_MARK = "gpu_local"  # a table that only the cluster form has (storage/cluster.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +74,21 @@ def status(client: Client) -> list[MigrationState]:
     ]
 
 
+def _is_in_cluster_form(client: Client) -> bool:
+    with store_errors("looking for tables of a cluster"):
+        found = client.query(
+            "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = {name:String}",
+            parameters={"name": CLUSTER_MARK},
+        )
+    return bool(found.result_rows[0][0])
+
+
 def apply(client: Client) -> list[Migration]:
     """Apply what is missing, in order; returns what was applied.
 
     Every statement is written so that a migration that was cut off can be applied again.
-    StoreRefusedError when an applied file has changed: write a new migration instead.
+    StoreRefusedError when an applied file has changed: write a new migration instead; and for a store in cluster form,
+    on one replica of which these statements would make tables that the others do not have.
     """
     with store_errors("creating the migration table"):
         client.command(BOOKS)
@@ -89,6 +100,11 @@ def apply(client: Client) -> list[Migration]:
                 "restore its file and put the change into a new migration"
             )
     missing = [state.migration for state in states if not state.applied]
+    if missing and _is_in_cluster_form(client):
+        raise StoreRefusedError(
+            f"this store is in cluster form and lacks migration {missing[0].number:04}; run what "
+            f"`kvandal schema render --cluster NAME --after {missing[0].number - 1}` prints"
+        )
     for migration in missing:
         for statement in migration.statements:
             with store_errors(f"migration {migration.number:04} {migration.name}"):

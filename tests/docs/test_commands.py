@@ -1,13 +1,7 @@
-"""Every command that the documents show: it exists, takes these options, and where a block is marked `sh` it runs.
+"""Every command that the documents show exists and takes these options; tests/docs/test_guides_run.py runs many."""
 
-A block marked `sh` is what a newcomer can run on an empty machine; `text` needs a site's own servers, and is held
-against the command line only.
-"""
-
-import os
 import re
 import shlex
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.command_line import fault_of
-from tests.docs.blocks import FENCE, blocks
+from tests.docs.blocks import FENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "alerts").rglob("*.md")])
@@ -71,24 +65,3 @@ def test_a_verb_or_an_option_that_is_not_there_would_be_found() -> None:
 @pytest.mark.parametrize("shown", SHOWN, ids=lambda shown: f"{shown.page}: {shown.text[:60]}")
 def test_every_command_that_is_shown_exists(shown: Shown) -> None:
     assert fault_of(words_of(shown.text)) == ""
-
-
-@pytest.mark.timeout(900)
-def test_a_newcomers_first_look_runs(tmp_path: Path) -> None:
-    """The blocks of docs/guides/first-look.md one after the other, without the set-up that made this environment."""
-    script = "\n".join(blocks(ROOT / "docs" / "guides" / "first-look.md", "sh")).replace("make setup\n", "")
-    assert script.count("kvandal") >= 3
-    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=880,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "every row that was produced is stored, once" in done.stdout
-    assert "memory_used_bytes" in done.stdout
-    assert list((tmp_path / "first-look" / "report").glob("*.html"))

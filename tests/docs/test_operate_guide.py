@@ -10,6 +10,7 @@ import yaml
 
 from alerts.rules_gpu import FAST_BURN, SLOW_BURN
 from alerts.running import IncidentOptions
+from alerts.telling import Links
 from alerts.thresholds import Thresholds
 from kvandal.settings import AgentSection
 from tests.docs.blocks import GUIDES
@@ -68,7 +69,8 @@ def test_the_objectives_are_the_alerts_own() -> None:
 
 
 def test_incidents_without_a_memory_look_back_as_far_as_is_said() -> None:
-    assert f"the last {IncidentOptions.__dataclass_fields__['lookback_s'].default / 60:g} minutes of events" in GUIDE
+    options = IncidentOptions(state=Path("incidents.db"), alertmanagers=(), links=Links("", ""))
+    assert f"the last {options.lookback_s / 60:g} minutes of events" in GUIDE
 
 
 def test_the_time_that_an_agent_takes_to_end_is_its_default() -> None:

@@ -1,6 +1,7 @@
 """`kvandal doctor`: a line for every check, and what to do about it."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from kvandal.broker import HOST, EmbeddedBroker
 from kvandal.doctor import Verdict, examine_source
 from storage import schema
 from storage.client import StoreAddress, connect
+from stream.client import KafkaAddress, make_admin
+from stream.topics import ALL_TOPICS
 from tests.servers.agent_fakes import SyntheticSource
 from tests.servers.kafka import KafkaCluster
 from tests.servers.ports import free_port
@@ -186,3 +189,14 @@ def test_what_a_device_says_stays_on_its_line() -> None:
 
     assert finding.text.isprintable()
     assert len(finding.text) <= 2000
+
+
+def test_topics_are_made_with_as_many_partitions_as_the_doctor_then_wants(tmp_path: Path) -> None:
+    with EmbeddedBroker.start(tmp_path / "broker.log") as broker:
+        settings = KAFKA | {"KVANDAL_KAFKA_PARTITIONS": "3", "KVANDAL_KAFKA_BOOTSTRAP": broker.bootstrap}
+        made = run("topics", "apply", settings=settings)
+        with closing(make_admin(KafkaAddress(broker.bootstrap))) as admin:
+            described = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics(made.out.split())}
+
+    assert made.code == 0, made.err
+    assert described == {topic.name: 3 for topic in ALL_TOPICS}

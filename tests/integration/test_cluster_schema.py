@@ -8,8 +8,9 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from kvandal.cli import main as command_line
-from storage.client import StoreAddress, connect
-from storage.cluster import ClusterError, ClusterForm, cluster_script, is_sharded
+from storage import schema
+from storage.client import StoreAddress, StoreRefusedError, connect
+from storage.cluster import ClusterError, ClusterForm, cluster_script, is_sharded, local_name
 from storage.schema import Migration, migrations
 
 TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)")
@@ -87,3 +88,26 @@ def test_the_verb_prints_the_script() -> None:
     ran = CliRunner().invoke(command_line, ["schema", "render", "--cluster", "site"])
     assert ran.exit_code == 0
     assert ran.output == cluster_script("site")
+
+
+def test_an_upgrade_has_only_what_the_cluster_lacks() -> None:
+    last = migrations()[-1]
+    script = cluster_script("site", after=last.number - 1)
+    assert script.count("-- 00") == 1
+    assert f"-- {last.number:04} {last.name}" in script
+    assert f"({last.number}, '{last.name}', '{last.checksum}')" in script
+    with pytest.raises(ClusterError, match=f"no migration after {last.number:04}"):
+        cluster_script("site", after=last.number)
+
+
+def test_a_cluster_is_not_upgraded_as_if_it_were_one_server(database: StoreAddress) -> None:
+    """Its statements would make tables on one replica alone."""
+    last = migrations()[-1]
+    with closing(connect(database)) as client:
+        schema.apply(client)
+        client.command(f"CREATE TABLE {schema.CLUSTER_MARK} AS gpu ENGINE = MergeTree ORDER BY (resource, time)")
+        assert schema.apply(client) == []  # nothing is missing: nothing to refuse
+        client.command(f"ALTER TABLE schema_migrations DELETE WHERE number = {last.number} SETTINGS mutations_sync = 2")
+        with pytest.raises(StoreRefusedError, match=f"--cluster NAME --after {last.number - 1}"):
+            schema.apply(client)
+    assert local_name("gpu") == schema.CLUSTER_MARK
