@@ -385,6 +385,7 @@ def import_file(
 
 
 @import_.command("list", short_help="List what was imported.")
+@click.argument("kinds", nargs=-1, metavar="[KIND]...")
 @click.option(
     "--prove", type=click.Path(path_type=Path), help="Only versions of which this file is the CSV or evidence."
 )

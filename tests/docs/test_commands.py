@@ -1,13 +1,16 @@
 """Every command that the documents show exists and takes these options; tests/docs/test_guides_run.py runs many."""
 
+import inspect
 import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import pytest
 
+from kvandal.cli import main
 from tests.command_line import fault_of
 from tests.docs.blocks import FENCE
 
@@ -65,3 +68,27 @@ def test_a_verb_or_an_option_that_is_not_there_would_be_found() -> None:
 @pytest.mark.parametrize("shown", SHOWN, ids=lambda shown: f"{shown.page}: {shown.text[:60]}")
 def test_every_command_that_is_shown_exists(shown: Shown) -> None:
     assert fault_of(words_of(shown.text)) == ""
+
+
+def every_verb(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for part in command.list_commands(context):
+            found = command.get_command(context, part)
+            assert found is not None
+            yield from every_verb(found, f"{name} {part}")
+    yield name, command
+
+
+@pytest.mark.parametrize(
+    ("name", "verb"), every_verb(main, "kvandal"), ids=lambda part: part if isinstance(part, str) else ""
+)
+def test_a_verb_is_given_all_that_its_function_asks_for(name: str, verb: click.Command) -> None:
+    """An option that is asked for and not declared ends the verb with a traceback, whatever is typed."""
+    assert verb.callback is not None, name
+    parameters = inspect.signature(verb.callback).parameters.values()
+    asked = {parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
+    takes_more = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    declared = {parameter.name for parameter in verb.params if parameter.expose_value}
+    assert asked <= declared
+    assert takes_more or declared <= asked

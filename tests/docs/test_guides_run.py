@@ -88,7 +88,6 @@ def test_the_store_says_how_large_its_tables_are(reader: Reader) -> None:
 
 def test_the_topology_is_shown(reader: Reader) -> None:
     assert "site Kvandal" in reader.types("kvandal topology show")
-    reader.types("kvandal topology conflicts")
 
 
 def test_a_backup_comes_back_and_its_account_holds(reader: Reader) -> None:

@@ -1,0 +1,2 @@
+ATTACH DATABASE _ UUID '2f62da69-074b-4ffd-ad10-cfa9bb326881'
+ENGINE = Atomic
