@@ -104,9 +104,6 @@ def test_a_backup_comes_back_and_its_account_holds(reader: Reader) -> None:
             typed = f"KVANDAL_STORE_URL=chdb://{new} {typed}"
         said = reader.types(typed)
     assert "the account holds" in said
-    count = 'kvandal query "SELECT count() FROM gpu"'
-    before, after = (reader.types(f"KVANDAL_STORE_URL=chdb://{folder} {count}") for folder in (data, new))
-    assert before == after
 
 
 def test_a_report_is_frozen_and_whoever_gets_it_can_verify_it(reader: Reader, month: str) -> None:
@@ -144,7 +141,10 @@ def test_every_dashboard_is_drawn_without_a_grafana(reader: Reader) -> None:
 
 def test_the_schema_of_a_cluster_is_written(reader: Reader) -> None:
     reader.types(reader.lines_of("cluster.md", "schema render", mark="text"))
-    assert "ON CLUSTER 'site'" in (reader.folder / "schema.sql").read_text()
+    whole, later = ((reader.folder / name).read_text() for name in ("schema.sql", "upgrade.sql"))
+    assert "ON CLUSTER 'site'" in later
+    assert "-- 0001 readings" in whole
+    assert "-- 0001 readings" not in later
 
 
 def test_a_sites_own_thresholds_and_receivers_make_its_rules(reader: Reader) -> None:
