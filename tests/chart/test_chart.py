@@ -176,6 +176,7 @@ def test_the_rules_of_the_operator_are_the_rules_that_are_tested() -> None:
         (("--set", "dashboards.token=secret"), "token"),
         (("--set", 'agent.config=[kafka]\npassword = "secret"'), "agent.config holds a password"),
         (("--set", 'ingest.config=store.password="secret"'), "ingest.config holds a password"),
+        (("--set", 'keep.config=store.password="secret"'), "keep.config holds a password"),
         (("--set", "gateways.a.config=x={password='secret'}"), "gateways.a.config holds a password"),
         (("--set", "kafka.ingest.username=kvandal-ingest"), "kafka.tls is false"),
         (("--set", "kafka.tls=true,kafka.ingest.username=kvandal-ingest"), "kafka.ingest.passwordSecret.name is empty"),
