@@ -21,8 +21,10 @@ from clickhouse_connect.driver.client import Client
 
 from collectors.simulator import SimulatorSource
 from reports.period import Period
+from reports.publishing.html import render_html
+from reports.publishing.publication import Language
 from reports.sla import build_sla, read_sla
-from reports.sla_report import render_customer, render_summary
+from reports.sla_publication import sla_publications
 from simulation import Simulation, Site
 from storage.client import StoreAddress, connect
 from storage.reader import Reader
@@ -74,7 +76,7 @@ def run(gpus: int = 10_000, bad_share: float = 0.01) -> dict[str, float]:
         read = time.perf_counter()
         report = build_sla(data, period, now=datetime.now(UTC))
         built = time.perf_counter()
-        pages = [render_summary(report), *(render_customer(customer) for customer in report.customers)]
+        pages = [render_html(publication, Language.ENGLISH) for publication in sla_publications(report)]
         rendered = time.perf_counter()
         ours_s, stores_s = time.process_time() - ours_s, sum(door.cpu_times()[:2]) - stores_s
     return {

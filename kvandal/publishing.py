@@ -4,7 +4,7 @@ Files of a frozen report carry its restatement in their names, are never overwri
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -37,6 +37,8 @@ from storage.reader import Reader
 
 _FROZEN_SUFFIX = ".frozen.json"
 _FROZEN_MODE = 0o444
+_WRITABLE = 0o222
+EVIDENCE_FOLDER = "evidence"
 _NAMED = 5  # so many changes are named in an error
 
 
@@ -89,11 +91,17 @@ def publish(client: Client, publication: Publication, request: PublishRequest, *
     does not hold, ValueError, StoreUnavailableError (the call may be repeated), StoreRefusedError, OSError.
     """
     reader = Reader(client)
-    earlier = frozen_of(read_restatements(reader, publication.report, publication.period.text))
+    request = replace(request, out=request.out / publication.folder)
+    earlier = frozen_of(read_restatements(reader, publication.series, publication.period.text))
     if request.freezing is None:
-        paths = _write(request.out, render(publication, request))
-        return Published(paths=paths, sentences=_standing(publication, earlier))
+        paths = write_files(publication, request)
+        return Published(paths=paths, sentences=[*_evidence_sentence(publication), *_standing(publication, earlier)])
     return _freeze(client, publication, request, request.freezing, now)
+
+
+def _evidence_sentence(publication: Publication) -> Iterator[str]:
+    if publication.evidence:
+        yield f"{len(publication.evidence)} files of evidence for {publication.party or publication.report}"
 
 
 def render(
@@ -150,7 +158,7 @@ def _freeze(
         changes=approval.changes,
     )
     mark = f"-r{approval.restatement}"
-    files = render(publication, request, seal, mark)
+    files = {**render(publication, request, seal, mark), **_evidence(publication)}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     frozen = freeze(publication, approval, digests, chain[-1] if chain else None, freezing.key)
     envelope = f"{publication.report}-{publication.period.text}{mark}{_FROZEN_SUFFIX}"
@@ -158,14 +166,13 @@ def _freeze(
     drafts = _drafted(request.out, files)
     write_frozen(client, _row(frozen, approval))
     paths = [_sealed(draft, path) for draft, path in drafts]
-    return Published(
-        paths=paths, sentences=[*_frozen_sentences(frozen), *change_lines(approval.changes)], frozen=frozen
-    )
+    sentences = [*_evidence_sentence(publication), *_frozen_sentences(frozen), *change_lines(approval.changes)]
+    return Published(paths=[path for path in paths if path.parent == request.out], sentences=sentences, frozen=frozen)
 
 
 def _is_of(frozen: FrozenReport, publication: Publication) -> bool:
     record = frozen.record
-    return (record["report"], record["period"]["text"]) == (publication.report, publication.period.text)
+    return (record["report"], record["period"]["text"]) == (publication.series, publication.period.text)
 
 
 def _approval(
@@ -294,17 +301,21 @@ def verify(path: Path, *, trusted: Sequence[str] = (), client: Client | None = N
     frozen = read_envelope(envelope)
     check(frozen, trusted=trusted)
     whole = [*check_files(frozen, envelope.parent)]
-    if path != envelope and path.name not in whole:
+    if path != envelope and _name_in(envelope.parent, path) not in whole:
         raise ForgedError(f"{path.name} is not among the files of {frozen.title}")
-    lines = [
-        *_frozen_sentences(frozen),
-        f"whole: the record, and {len(whole)} files: {', '.join(whole) or 'none here'}",
-    ]
+    lines = [*_frozen_sentences(frozen), _whole_sentence(whole)]
     if not trusted:
         lines.append("whose key that is, this cannot tell: give --public-key FILE of the approver")
     if client is not None:
         lines.append(_place_in_chain(frozen, client, trusted))
     return lines
+
+
+def _whole_sentence(names: Sequence[str]) -> str:
+    """The report's own files by name; evidence, of which there may be thousands, by number."""
+    own = [name for name in names if not name.startswith(f"{EVIDENCE_FOLDER}/")]
+    more = f", and {len(names) - len(own)} of evidence" if len(own) < len(names) else ""
+    return f"whole: the record, and {len(own)} files: {', '.join(own) or 'none here'}{more}"
 
 
 def read_envelope(path: Path) -> FrozenReport:
@@ -320,13 +331,20 @@ def read_envelope(path: Path) -> FrozenReport:
 def _envelope_of(path: Path) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there")
-    for envelope in sorted(path.parent.glob(f"*{_FROZEN_SUFFIX}")):
-        files = read_envelope(envelope).record.get("files")
-        if isinstance(files, dict) and path.name in files:
-            return envelope
+    beside = path.absolute().parent
+    for folder in (beside, beside.parent) if beside.name == EVIDENCE_FOLDER else (beside,):
+        for envelope in sorted(folder.glob(f"*{_FROZEN_SUFFIX}")):
+            files = read_envelope(envelope).record.get("files")
+            if isinstance(files, dict) and _name_in(folder, path) in files:
+                return envelope
     raise ForgedError(
         f"{path.name} belongs to no frozen report in {path.parent}: a file *{_FROZEN_SUFFIX} names its own"
     )
+
+
+def _name_in(folder: Path, path: Path) -> str:
+    """A file's name in a record that lies in the folder."""
+    return path.absolute().relative_to(folder.absolute()).as_posix()
 
 
 def _place_in_chain(frozen: FrozenReport, client: Client, trusted: Sequence[str]) -> str:
@@ -346,22 +364,39 @@ def _same_report(one: FrozenReport, other: FrozenReport) -> bool:
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
-def _write(out: Path, files: Mapping[str, bytes]) -> list[Path]:
-    """Files of a draft: an older one is replaced whole."""
-    out.mkdir(parents=True, exist_ok=True)
-    return [_draft(out / name, content).replace(out / name) for name, content in files.items()]
+def write_files(publication: Publication, request: PublishRequest) -> list[Path]:
+    """Write the files of a draft, older ones are replaced whole; returns those of the report itself. OSError."""
+    files, evidence = render(publication, request), _evidence(publication)
+    for name, content in {**files, **evidence}.items():
+        path = request.out / name
+        if name in files or not path.exists() or path.read_bytes() != content:  # a frozen one stays as it is
+            _draft(path, content).replace(path)
+    if publication.folder:
+        _forget_evidence(request.out, set(evidence))
+    return [request.out / name for name in files]
+
+
+def _evidence(publication: Publication) -> dict[str, bytes]:
+    return {f"{EVIDENCE_FOLDER}/{name}": content for name, content in publication.evidence.items()}
+
+
+def _forget_evidence(out: Path, kept: Set[str]) -> None:
+    """Remove evidence of older drafts: a folder that is handed over holds what its report names. Frozen files stay."""
+    for path in (out / EVIDENCE_FOLDER).glob("*.json"):
+        if _name_in(out, path) not in kept and path.stat().st_mode & _WRITABLE:
+            path.unlink()
 
 
 def _drafted(out: Path, files: Mapping[str, bytes]) -> list[tuple[Path, Path]]:
-    """The files of a frozen report under names that do not count yet; FileExistsError where one is there already."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name in files:
-        if (out / name).exists():
+    """The files of a frozen report under names that do not count yet; FileExistsError where another one is there."""
+    for name, content in files.items():
+        if (out / name).exists() and (out / name).read_bytes() != content:
             raise FileExistsError(f"{out / name} is there already; a frozen report's file is never overwritten")
     return [(_draft(out / name, content), out / name) for name, content in files.items()]
 
 
 def _draft(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".part")
     draft.unlink(missing_ok=True)
     with draft.open("xb") as file:  # anew: not through a link that somebody laid in a shared folder

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
@@ -13,7 +13,7 @@ from kvandal.options import connected, store_options
 from kvandal.talk import say, show_line
 
 if TYPE_CHECKING:
-    from kvandal.publishing import PublishRequest
+    from kvandal.publishing import Published, PublishRequest
     from reports.period import Period
     from reports.publishing.publication import Publication
     from storage.reader import Reader
@@ -64,8 +64,13 @@ def parse_period(text: str | None) -> "Period":
     return Period.parse(f"{last:%Y-%m}")
 
 
-def write_publication(
-    build: "Callable[[Reader, Period, datetime], Publication]",
+def write_publication(build: "Callable[[Reader, Period, datetime], Publication]", **asked: Any) -> None:  # noqa: ANN401 - the options above
+    """Build a report, write its files, print their paths."""
+    write_publications(lambda reader, period, now: (build(reader, period, now),), **asked)
+
+
+def write_publications(
+    build: "Callable[[Reader, Period, datetime], Sequence[Publication]]",
     *,
     period: str | None,
     out: Path,
@@ -78,8 +83,11 @@ def write_publication(
     url: str | None,
     user: str | None,
 ) -> None:
-    """Build a report, write its files, print their paths."""
-    from kvandal.publishing import PublishRequest, parse_formats, parse_languages, publish
+    """Build the reports of a period, write their files, print their paths.
+
+    Raises FrozenMonthError, which tells of all that are frozen and moved, when the others are written.
+    """
+    from kvandal.publishing import FrozenMonthError, PublishRequest, parse_formats, parse_languages, publish
     from storage.reader import Reader
 
     bounds = parse_period(period)
@@ -88,11 +96,25 @@ def write_publication(
         request = _freezing(request, approver, key, reason)
     elif approver or key or reason:
         raise click.UsageError("--approver, --key and --restate go with --freeze")
+    refused = []
     with closing(connected(url, user)) as client:
         now = datetime.now(UTC)
-        published = publish(client, build(Reader(client), bounds, now), request, now=now)
+        for publication in build(Reader(client), bounds, now):
+            try:
+                published = publish(client, publication, request, now=now)
+            except FrozenMonthError as error:
+                refused.append(str(error))
+                continue
+            _tell(publication, published)
+    if refused:
+        raise FrozenMonthError("\n".join(refused))
+
+
+def _tell(publication: "Publication", published: "Published") -> None:
     for path in published.paths:
         click.echo(path)
+    for problem in publication.problems:
+        say(f"to be put right: {problem}")
     for sentence in published.sentences:
         say(sentence)
 

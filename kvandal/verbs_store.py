@@ -16,6 +16,7 @@ from kvandal.verbs_publish import (
     publishing_options,
     verify_report,
     write_publication,
+    write_publications,
 )
 
 if TYPE_CHECKING:
@@ -295,21 +296,18 @@ for _command in (verify_report, list_frozen, make_report_key):
 
 @report.command("sla", short_help="What was agreed with customers, and whether it was kept.")
 @click.option("--customer", metavar="NAME", help="Only this customer's files; the name as in the register contracts.")
-@_period_options
+@publishing_options()
 @store_options
-def report_sla(*, customer: str | None, period: str | None, out: Path, url: str | None, user: str | None) -> None:
-    """Write the SLA reports of a month (or, without credits, of a day): for each customer a page, JSON and evidence.
+def report_sla(*, customer: str | None, **asked: Any) -> None:  # noqa: ANN401 - see report_heat
+    """Write the SLA reports of a month (or, without credits, of a day): one of each customer, in a folder of its own.
 
-    The rules come from the registers contracts, allocations, maintenance and exclusions. The summary beside the
-    customers' folders names all of them: it is the operator's alone.
+    The rules come from the registers contracts, allocations, maintenance and exclusions. Each outage has a file of
+    evidence. The summary beside the customers' folders names all of them: it is the operator's alone. With --freeze
+    each report is signed and frozen by itself, so that a restatement for one customer is none for another.
     """
-    from reports.sla_report import write_sla_report
+    from reports.sla_publication import sla_reading
 
-    reader, bounds = _asked(period, url, user)
-    path, written = write_sla_report(reader, bounds, out, now=datetime.now(UTC), customer=customer)
-    for problem in written.problems if customer is None else ():
-        say(f"to be put right: {problem}")
-    click.echo(path)
+    write_publications(sla_reading(customer), **asked)
 
 
 @report.command("metrics", short_help="Key figures of a period in Prometheus' text format.")

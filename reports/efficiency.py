@@ -1,6 +1,5 @@
 """The efficiency report: what the fleet did with its time and energy, and which GPU, node or rack wastes them."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -39,12 +38,14 @@ from reports.efficiency_stragglers import deviations, slow_gpus
 from reports.figures import Account, Definition, Kpi
 from reports.fleet_days import KeptDays, KeptTable
 from reports.period import Period
+from reports.publishing.documents import figure_document, json_text, period_document, time_text
 from reports.queries import holds_raw
 from reports.readings import TIME
 from reports.render import Chart
 from storage.reader import Reader, Schema
+from storage.register_kinds import RegisterKind
 
-SCHEMA_VERSION = 1
+SCHEMA = "kvandal.efficiency/1"
 LINES_SHOWN = 20
 JOULES_PER_KWH = 3.6e6
 _COUNTED = frozenset({"stragglers", "lemons", "steps"})
@@ -101,7 +102,7 @@ class KpiGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EfficiencyReport:
-    """Everything that the page and the JSON say."""
+    """Everything that the page and the JSON say, and what it rests on: `meters` of the account, rows of `registers`."""
 
     site: str
     period: Period
@@ -122,6 +123,8 @@ class EfficiencyReport:
     nodes: pl.DataFrame
     racks: pl.DataFrame
     window_s: float | None
+    meters: pl.DataFrame
+    registers: Mapping[RegisterKind, pl.DataFrame | None]
 
     @property
     def kpis(self) -> tuple[Kpi, ...]:
@@ -151,7 +154,7 @@ def write_efficiency_report(
     report = build_efficiency(data, period, now=now, prices=prices, tokens=tokens, settings=chosen)
     out_dir.mkdir(parents=True, exist_ok=True)
     path = out_dir / f"efficiency-{period.text}.html"
-    _replace(path.with_suffix(".json"), render_json(report))
+    _replace(path.with_suffix(".json"), json_text(document(report)))
     return _replace(path, render_html(report))
 
 
@@ -371,6 +374,12 @@ def build_efficiency(
         nodes=nodes,
         racks=racks,
         window_s=_spacing_s(data),
+        meters=account.meters,
+        registers={
+            RegisterKind.POWER_PRICES: prices,
+            RegisterKind.JOB_TOKENS: tokens,
+            RegisterKind.MAINTENANCE: data.site.facts.maintenance,
+        },
     )
 
 
@@ -628,22 +637,17 @@ def scientific(value: float) -> str:
     return f"{mantissa} · 10{str(int(exponent)).translate(_RAISED)}"
 
 
-def render_json(report: EfficiencyReport) -> str:
-    """All key figures with their evidence, and all lines of the tables; `schema_version` counts its changes."""
-    document = {
-        "schema": "kvandal.efficiency",
-        "schema_version": SCHEMA_VERSION,
+def document(report: EfficiencyReport) -> dict[str, Any]:
+    """All key figures with their evidence, and all lines of the tables; times are RFC 3339, shares of 1."""
+    return {
+        "schema": SCHEMA,
         "site": report.site,
-        "period": report.period.text,
-        "time_zone": report.period.zone,
-        "start": report.period.start.isoformat(),
-        "end": report.period.end.isoformat(),
-        "complete": report.complete,
-        "generated_at": report.generated_at.isoformat(),
+        "period": period_document(report.period, complete=report.complete),
+        "generated_at": time_text(report.generated_at),
         "software": report.software,
         "pue_category": report.category,
         "gpus": report.gpu_count,
-        "kpis": [_kpi_document(kpi) for kpi in report.kpis],
+        "figures": [figure_document(kpi) for kpi in report.kpis],
         "gpu_hours": {
             "health": [_line_document(line) for line in report.health],
             "allocation": [_line_document(line) for line in report.allocation],
@@ -659,26 +663,6 @@ def render_json(report: EfficiencyReport) -> str:
         "nodes": _rows(report.nodes.filter(pl.col("failures") > 0)),
         "racks": _rows(report.racks),
     }  # fmt: skip
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _kpi_document(kpi: Kpi) -> dict[str, Any]:
-    evidence, words = kpi.evidence, kpi.definition
-    return {
-        "key": words.key,
-        "title": words.title,
-        "value": kpi.value,
-        "unit": kpi.unit,
-        "plus_minus": kpi.plus_minus,
-        "coverage": evidence.coverage if evidence else None,
-        "share_estimated": evidence.share_estimated if evidence else None,
-        "quality": kpi.quality.value,
-        "reason": kpi.reason,
-        "note": kpi.note,
-        "boundary": words.boundary,
-        "method": words.method,
-        "source": words.source,
-    }
 
 
 def _line_document(line: StateLine) -> dict[str, Any]:

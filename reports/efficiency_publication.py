@@ -1,6 +1,5 @@
 """The efficiency report as a publication, so that it leaves the building in every format, and can be frozen."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
@@ -11,14 +10,15 @@ from reports.efficiency import (
     EfficiencyReport,
     EfficiencySettings,
     build_efficiency,
+    document,
     read_efficiency,
     render_html,
-    render_json,
 )
 from reports.efficiency_figures import StateLine
 from reports.period import Period
-from reports.publishing.parts import EVIDENCE_TEXT, method_section, period_facts
-from reports.publishing.publication import Cards, Cell, Column, Name, Publication, Seal, Section, Table
+from reports.publishing.documents import digest
+from reports.publishing.parts import EVIDENCE_TEXT, meter_inputs, method_section, period_facts
+from reports.publishing.publication import Cards, Cell, Column, Input, Name, Publication, Seal, Section, Table
 from storage.reader import Reader
 
 
@@ -48,9 +48,28 @@ def efficiency_publication(report: EfficiencyReport) -> Publication:
         facts=[fact for fact in facts if fact[0] != "Data cut-off"],
         sections=tuple(_sections(report)),
         figures=report.kpis,
-        document=json.loads(render_json(report)),
+        document=document(report),
+        inputs=tuple(_inputs(report)),
         page=lambda seal: _own_page(report, seal),
     )
+
+
+def _inputs(report: EfficiencyReport) -> Iterator[Input]:
+    """What the figures rest on: meters, the GPU time that was seen or not, jobs, and the lines of registers."""
+    yield from meter_inputs(report.meters)
+    for axis, lines in (("health", report.health), ("allocation", report.allocation)):
+        for line in lines:
+            yield Input(kind=axis, id=line.name, name=f"GPU time {line.name}", value=line.gpu_hours, unit="h")
+    yield Input(kind="jobs", id="ended", name="jobs that ended", value=float(report.jobs.height))
+    for kind, rows in report.registers.items():
+        yield Input(kind="register", id=kind.value, name=kind.value, value=None if rows is None else _told(rows))
+
+
+def _told(rows: pl.DataFrame) -> str:
+    """The lines of a register that the period uses, as one text that another line or another cell changes."""
+    known = rows.drop(name for name in rows.columns if name.startswith("import_"))
+    lines = sorted(digest([str(cell) for cell in row]) for row in known.iter_rows())
+    return f"{len(lines)} lines ({digest(lines)[:12]})"
 
 
 def _own_page(report: EfficiencyReport, seal: Seal | None) -> str | None:

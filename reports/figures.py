@@ -89,7 +89,10 @@ class Definition:
 
 @dataclass(frozen=True, slots=True)
 class Kpi:
-    """One key figure. `value` is absent when it cannot be told; `reason` then says why."""
+    """One key figure. `value` is absent when it cannot be told; `reason` then says why.
+
+    `digits` are the decimals of a figure that has no uncertainty to go by.
+    """
 
     definition: Definition
     value: float | None
@@ -97,6 +100,7 @@ class Kpi:
     evidence: Evidence | None
     reason: str = ""
     note: str = ""
+    digits: int | None = None
 
     @property
     def quality(self) -> Quality:

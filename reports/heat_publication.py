@@ -3,18 +3,15 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-import polars as pl
-
 from reports.figures import JOULES_PER_MWH
 from reports.heat_report import HeatReport, HeatReportSettings, build_heat_report, document, read_heat, render_heat
 from reports.period import Period
-from reports.publishing.parts import EVIDENCE_TEXT, method_section, period_facts
+from reports.publishing.parts import EVIDENCE_TEXT, meter_inputs, method_section, period_facts
 from reports.publishing.publication import (
     Blank,
     Cards,
     Cell,
     Column,
-    Input,
     Name,
     Pairs,
     Publication,
@@ -50,20 +47,6 @@ def heat_publication(report: HeatReport) -> Publication:
         document=document(report),
         inputs=meter_inputs(report.meters),
         page=lambda seal: _own_page(report, seal),
-    )
-
-
-def meter_inputs(meters: pl.DataFrame) -> tuple[Input, ...]:
-    """What each meter counted; a restatement names the meter whose energy moved."""
-    return tuple(
-        Input(
-            kind="meter",
-            id=row["identity"],
-            name=row["name"],
-            value=None if row["joules"] is None else row["joules"] / JOULES_PER_MWH,
-            unit="MWh",
-        )
-        for row in meters.iter_rows(named=True)
     )
 
 

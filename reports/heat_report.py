@@ -3,10 +3,9 @@
 `docs/reference/heat.md` says what each figure means.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +40,7 @@ from reports.heat_account import (
 from reports.heat_balances import ExpectedLosses, Level, between, fleet_energies, judge
 from reports.heat_statement import Statement, statements
 from reports.period import Period, Span
+from reports.publishing.documents import figure_document, json_text, period_document, time_text
 from reports.readings import TIME, seconds
 from reports.register_facts import RegisterFacts, calibrated, overdue, read_register_facts
 from reports.render import Chart, digits_of_uncertainty, figure, number, percent, period_title, template_environment
@@ -138,7 +138,7 @@ def write_heat_report(
     report = build_heat_report(read_heat(reader, period, now), period, now=now, settings=settings)
     out_dir.mkdir(parents=True, exist_ok=True)
     path = out_dir / f"heat-{period.text}.html"
-    _replace(path.with_suffix(".json"), json.dumps(document(report), indent=1, ensure_ascii=False) + "\n")
+    _replace(path.with_suffix(".json"), json_text(document(report)))
     return _replace(path, render_heat(report))
 
 
@@ -491,22 +491,14 @@ def _precise(value: float | None, plus_minus: float | None) -> str:
 
 def document(report: HeatReport) -> dict[str, Any]:
     """All figures as one JSON document; times are RFC 3339, energies MWh, powers W, shares of 1."""
-    period = report.period
     return {
         "schema": SCHEMA_VERSION,
         "site": report.site,
-        "period": {
-            "text": period.text,
-            "zone": period.zone,
-            "start": _time(period.start),
-            "end": _time(period.end),
-            "hours": period.seconds / 3600,
-            "complete": report.complete,
-        },
-        "generated_at": _time(report.generated_at),
-        "cut_off": _time(report.cut_off),
+        "period": period_document(report.period, complete=report.complete),
+        "generated_at": time_text(report.generated_at),
+        "cut_off": time_text(report.cut_off) if report.cut_off else None,
         "software": report.software,
-        "figures": [_figure(kpi) for kpi in report.kpis],
+        "figures": [figure_document(kpi) for kpi in report.kpis],
         "contracts": [_plain(line) for line in report.contracts],
         "statements": [_statement(statement) for statement in report.statements],
         "balances": [_balance(row) for row in report.balances.iter_rows(named=True)],
@@ -521,24 +513,6 @@ def document(report: HeatReport) -> dict[str, Any]:
             "boundaries": [_plain(line) for line in report.boundaries],
         },
         "assumptions": list(report.assumptions),
-    }
-
-
-def _figure(kpi: Kpi) -> dict[str, Any]:
-    return {
-        "key": kpi.definition.key,
-        "title": kpi.definition.title,
-        "value": kpi.value,
-        "unit": kpi.unit,
-        "plus_minus": kpi.plus_minus,
-        "quality": kpi.quality.value,
-        "coverage": kpi.evidence.coverage if kpi.evidence else None,
-        "share_estimated": kpi.evidence.share_estimated if kpi.evidence else None,
-        "boundary": kpi.definition.boundary,
-        "method": kpi.definition.method,
-        "source": kpi.definition.source,
-        "reason": kpi.reason,
-        "note": kpi.note,
     }
 
 
@@ -558,12 +532,8 @@ def _balance(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain(record: Any) -> Any:  # noqa: ANN401 - any record of a report, as JSON has it
     if isinstance(record, datetime):
-        return _time(record)
+        return time_text(record)
     if isinstance(record, tuple | list):
         return [_plain(part) for part in record]
     names = getattr(record, "__dataclass_fields__", None)
     return {name: _plain(getattr(record, name)) for name in names} if names else record
-
-
-def _time(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

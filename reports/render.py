@@ -129,8 +129,18 @@ def digits_of_uncertainty(plus_minus: float) -> int:
 
 
 def figure(kpi: Kpi) -> str:
-    """A key figure to the digit that its uncertainty leaves meaningful."""
-    return number(kpi.value, None if kpi.plus_minus is None else digits_of_uncertainty(kpi.plus_minus))
+    """A key figure to the digit that it says, or that its uncertainty leaves meaningful; 99.99 % is never 100 %."""
+    digits = kpi.digits if kpi.plus_minus is None else digits_of_uncertainty(kpi.plus_minus)
+    if kpi.unit == "%" and kpi.value is not None:
+        return number(below_whole(kpi.value, digits), digits)
+    return number(kpi.value, digits)
+
+
+def below_whole(percentage: float, digits: int | None) -> float:
+    """A percentage that rounding must not make a whole one."""
+    places = digits_of(percentage) if digits is None else digits
+    whole = percentage < 100 and round(percentage, places) >= 100
+    return 100 - 10**-places if whole else percentage
 
 
 def margin(kpi: Kpi) -> str:
@@ -143,10 +153,7 @@ def percent(share: float | None, digits: int = 1) -> str:
     """A share as a percentage, never rounded up to 100 % when something is missing."""
     if share is None:
         return DASH
-    value = 100 * share
-    if value < 100 and round(value, digits) >= 100:
-        value = 100 - 10**-digits
-    return f"{number(value, digits)}{THIN_SPACE}%"
+    return f"{number(below_whole(100 * share, digits), digits)}{THIN_SPACE}%"
 
 
 def duration(seconds: float) -> str:

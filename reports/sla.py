@@ -30,7 +30,7 @@ from reports.ledger import TIME
 from reports.period import Period, Span
 from reports.render import Chart
 from reports.site import software
-from reports.sla_account import Made, Sums, account_of, sums, sums_by
+from reports.sla_account import Counts, Made, Sums, account_of, sums, sums_by
 from reports.sla_charts import budget_chart
 from reports.sla_definitions import definitions
 from reports.sla_outages import Outage, Witnesses, outages_in
@@ -44,6 +44,8 @@ from storage.registers import read_register, store_clock
 
 HOUR_MS = 3_600_000
 _REGISTERS = (RegisterKind.CONTRACTS, RegisterKind.ALLOCATIONS, RegisterKind.MAINTENANCE, RegisterKind.EXCLUSIONS)
+NINES = 4  # decimals by which contracts tell nines apart: 99.99 % of a month is 4 minutes
+_AVAILABILITIES = ("technical", "contractual")
 # A larger kind of resource stands for all units below it, never the other way round.
 _RANKS = {kind: rank for rank, kind in enumerate(("gpu", "tray", "rack", "row", "hall", "site"))}
 
@@ -93,10 +95,14 @@ class PhaseLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContractReport:
-    """One contract in the period. `credit` is of 1, absent where the period is no month; `reason`: what is amiss."""
+    """One contract in the period. `credit` is of 1, absent where the period is no month; `reason`: what is amiss.
+
+    `left_out_ms`: milliseconds by the cause for which they are left out, empty for unknown time by the terms.
+    """
 
     terms: Terms
     sums: Sums
+    left_out_ms: Mapping[str, int]
     kpis: Sequence[Kpi]
     credit: Fraction | None
     credit_money: float | None
@@ -357,12 +363,14 @@ def _contract(data: SlaData, terms: Terms, covered: pl.DataFrame, made: Made, pe
     witnesses = _with_exclusions(data.witnesses, excluded.filter(pl.col("start") < pl.col("end")))
     outages = outages_in(account, covered, made, witnesses, data.names)
     whole, by_unit = sums(account), sums_by(account, "unit")
+    left_out = account.filter(pl.col("counts") == Counts.EXCLUDED).group_by("cause").agg(milliseconds().sum())
     units = _unit_lines(terms, by_unit, outages, data.names, is_month=period.span is Span.MONTH)
     credit, money = _credit(terms, units, period)
     days = by_part(account, period)
     return ContractReport(
         terms=terms,
         sums=whole,
+        left_out_ms=dict(left_out.sort("cause").iter_rows()),
         kpis=tuple(_kpis(terms, whole, credit, money, outages, sums_by(days, "part").values())),
         credit=credit,
         credit_money=money,
@@ -454,7 +462,8 @@ def _kpis(
     no_credit = "Credits are of whole months." if whole.total_ms else nothing
     yield _share_kpi(words["credit"], credit, evidence, no_credit)
     if terms.unit_price is not None:
-        yield Kpi(words["credit_money"], money, terms.currency, evidence if money is not None else None, no_credit)
+        of_money = evidence if money is not None else None
+        yield Kpi(words["credit_money"], money, terms.currency, of_money, no_credit, digits=2)
     allowed = 1 - terms.target
     if allowed == 0:
         no_budget = "The target is 100 %: there is no budget."
@@ -466,7 +475,7 @@ def _kpis(
         yield _share_kpi(words["budget"], spent, evidence, nothing, _left(whole, allowed))
         worst = max((1 - day.contractual for day in days if day.contractual is not None), default=None)
         burn = None if worst is None else float(worst / allowed)
-        yield Kpi(words["burn"], burn, "", None if burn is None else evidence, nothing)
+        yield Kpi(words["burn"], burn, "", None if burn is None else evidence, nothing, digits=_digits(burn))
     yield from _reliability(words, whole, outages, evidence)
 
 
@@ -480,7 +489,13 @@ def _share_kpi(
 ) -> Kpi:
     if share is None:
         return Kpi(words, None, words.unit, None, reason)
-    return Kpi(words, float(100 * share), words.unit, evidence, note=note)
+    percentage = float(100 * share)
+    digits = NINES if words.key in _AVAILABILITIES and 99 < percentage < 100 else 2
+    return Kpi(words, percentage, words.unit, evidence, note=note, digits=digits)
+
+
+def _digits(value: float | None) -> int:
+    return 1 if value is not None and value >= 10 else 2
 
 
 def _percent(share: Fraction | None) -> str:
@@ -493,13 +508,14 @@ def _reliability(
     failures = sum(outage.is_failure for outage in outages)
     working_h = whole.working_ms / HOUR_MS
     if failures:
-        yield Kpi(words["mtbf"], working_h / failures, "h", evidence, note=f"{failures} failures.")
+        mtbf_h = working_h / failures
+        yield Kpi(words["mtbf"], mtbf_h, "h", evidence, note=f"{failures} failures.", digits=_digits(mtbf_h))
     else:
         yield Kpi(words["mtbf"], None, "h", None, f"No failure in {working_h:,.0f} working hours of all units.")
     repaired = [outage.phases.total for outage in outages if outage.phases]
     if repaired:
-        mean = sum(repaired, timedelta(0)) / len(repaired)
-        yield Kpi(words["mttr"], mean / timedelta(hours=1), "h", evidence, note=f"Mean of {len(repaired)} failures.")
+        mttr_h = sum(repaired, timedelta(0)) / len(repaired) / timedelta(hours=1)
+        yield Kpi(words["mttr"], mttr_h, "h", evidence, note=f"Mean of {len(repaired)} failures.", digits=2)
     else:
         yield Kpi(words["mttr"], None, "h", None, "No failure was seen from begin to end.")
 

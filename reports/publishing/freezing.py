@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -141,7 +141,7 @@ def freeze(
         "schema": SCHEMA,
         "sequence": previous.sequence + 1 if previous else 1,
         "previous": previous.hash if previous else FIRST,
-        "report": publication.report,
+        "report": publication.series,
         "site": str(publication.site),
         "period": {"text": period.text, "zone": period.zone},
         "restatement": approval.restatement,
@@ -211,14 +211,19 @@ def check_chain(chain: Sequence[FrozenReport], *, trusted: Sequence[str] = ()) -
 
 
 def check_files(frozen: FrozenReport, folder: Path) -> Iterator[str]:
-    """The names of its files that are beside the record and whole. ForgedError for one that was altered; OSError."""
+    """The names of its files that are in the record's folder and whole.
+
+    ForgedError for one that was altered, and for a name that leads out of the folder; OSError.
+    """
     for name, wanted in frozen.record["files"].items():
-        path = folder / Path(name).name
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise ForgedError(f"{frozen.title} names a file outside of its folder: {name}")
+        path = folder / name
         if not path.exists():
             continue
         if hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
-            raise ForgedError(f"{path.name} was altered: it is not the file that was frozen with {frozen.title}")
-        yield path.name
+            raise ForgedError(f"{name} was altered: it is not the file that was frozen with {frozen.title}")
+        yield name
 
 
 def public_text(key: Ed25519PublicKey) -> str:

@@ -27,7 +27,7 @@ from reports.publishing.publication import (
     Translation,
     Words,
 )
-from reports.render import DASH, Chart, digits_of_uncertainty, margin, number, percent, period_title
+from reports.render import DASH, Chart, below_whole, figure, margin, number, percent, period_title
 
 NOT_AVAILABLE = "not available"
 NOT_FROZEN = "Not frozen: late readings may still change these figures."
@@ -51,7 +51,7 @@ def laid_out(publication: Publication, language: Language, seal: Seal | None = N
     title = localised(period_title(publication.period), language)
     facts = [*publication.facts, *_seal_facts(seal, publication)]
     footer = [
-        publication.site,
+        publication.party or publication.site,
         title,
         publication.software,
         say("generated {time}").format(time=_moment(publication.generated_at, language)),
@@ -59,7 +59,7 @@ def laid_out(publication: Publication, language: Language, seal: Seal | None = N
     standing = say("Frozen, and approved by {approver}.").format(approver=seal.approver) if seal else say(NOT_FROZEN)
     return {
         "lang": language.value,
-        "site": str(publication.site),
+        "site": publication.party or str(publication.site),
         "title": title,
         "kicker": say(publication.kicker),
         "summary": say(publication.summary),
@@ -98,8 +98,7 @@ def _moment(moment: datetime, language: Language) -> str:
 
 
 def _notices(publication: Publication) -> list[str]:
-    unfinished = "The period is not over. Coverage counts the time still to come as not observed."
-    return [*([] if publication.complete else [unfinished]), *publication.notices]
+    return [*([] if publication.complete else [publication.unfinished]), *publication.notices]
 
 
 def _seal_facts(seal: Seal | None, publication: Publication) -> list[tuple[str, str]]:
@@ -165,7 +164,7 @@ class _Layout:
         if isinstance(block, Table):
             return self._table(block)
         if isinstance(block, Cards):
-            return {"kind": "cards", "cards": [self._card(kpi) for kpi in block.kpis]}
+            return {"kind": "cards", "cards": [self._card(kpi, margins=block.margins) for kpi in block.kpis]}
         if isinstance(block, Words):
             return {"kind": "words", "paragraphs": [_said(p, self) for p in block.paragraphs], "notice": block.notice}
         if isinstance(block, Pairs):
@@ -214,9 +213,10 @@ class _Layout:
             return _said(cell, self)
         if isinstance(cell, date):
             return localised(f"{cell:%-d %b %Y}", self.language)
-        return localised(number(float(cell), column.digits), self.language)
+        value = below_whole(float(cell), column.digits) if column.percentage else float(cell)
+        return localised(number(value, column.digits), self.language)
 
-    def _card(self, kpi: Kpi) -> dict[str, Any]:
+    def _card(self, kpi: Kpi, *, margins: bool) -> dict[str, Any]:
         shown = {
             "title": self.say(kpi.definition.title),
             "unit": self.say(kpi.unit) if kpi.unit else "",
@@ -226,14 +226,12 @@ class _Layout:
         }
         if kpi.value is None:
             return shown | {"blank": True, "value": self.say(NOT_AVAILABLE), "reason": _said(kpi.reason, self)}
-        return shown | {"blank": False, "value": self._value(kpi), **self._evidence(kpi)}
+        value = localised(figure(kpi), self.language)
+        return shown | {"blank": False, "value": value, **self._evidence(kpi, margins=margins)}
 
-    def _value(self, kpi: Kpi) -> str:
-        digits = None if kpi.plus_minus is None else digits_of_uncertainty(kpi.plus_minus)
-        return localised(number(kpi.value, digits), self.language)
-
-    def _evidence(self, kpi: Kpi) -> dict[str, Any]:
+    def _evidence(self, kpi: Kpi, *, margins: bool) -> dict[str, Any]:
         plus_minus = localised(margin(kpi), self.language)
+        unknown = self.say("uncertainty unknown") if margins else ""
         words: list[str] = []
         if kpi.evidence is not None:
             shares: Mapping[str, float] = {
@@ -244,6 +242,6 @@ class _Layout:
                 self.say(form).format(share=localised(percent(share), self.language)) for form, share in shares.items()
             ]
         return {
-            "margin": f"±{THIN_SPACE}{plus_minus}" if plus_minus else self.say("uncertainty unknown"),
+            "margin": f"±{THIN_SPACE}{plus_minus}" if plus_minus else unknown,
             "evidence": words,
         }

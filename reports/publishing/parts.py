@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from reports.figures import Kpi
+import polars as pl
+
+from reports.figures import JOULES_PER_MWH, Definition, Kpi
 from reports.period import Period
-from reports.publishing.publication import Name, Pairs, Section
+from reports.publishing.publication import Input, Name, Pairs, Section
 
 EVIDENCE_TEXT = (
     "± is the expanded uncertainty (k = 2). Observed is the share of the period in which readings came at their usual "
@@ -30,9 +32,26 @@ def period_facts(
 
 def method_section(kpis: Sequence[Kpi]) -> Section:
     """What each key figure means: formula, boundary, source."""
-    return Section(title="Method", blocks=[Pairs([(kpi.definition.title, _method(kpi)) for kpi in kpis])])
+    return Section(title="Method", blocks=[Pairs(method_pairs([kpi.definition for kpi in kpis]))])
 
 
-def _method(kpi: Kpi) -> str:
-    words = kpi.definition
+def method_pairs(definitions: Sequence[Definition]) -> list[tuple[str, str]]:
+    return [(words.title, _method(words)) for words in definitions]
+
+
+def _method(words: Definition) -> str:
     return f"{words.method} Boundary: {words.boundary} Source: {words.source}."
+
+
+def meter_inputs(meters: pl.DataFrame) -> tuple[Input, ...]:
+    """What each meter counted; a restatement names the meter whose energy moved."""
+    return tuple(
+        Input(
+            kind="meter",
+            id=row["identity"],
+            name=row["name"],
+            value=None if row["joules"] is None else row["joules"] / JOULES_PER_MWH,
+            unit="MWh",
+        )
+        for row in meters.iter_rows(named=True)
+    )

@@ -42,11 +42,15 @@ Cell = str | float | int | date | Blank | None
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table. Numbers have `digits` decimals, as many as suit them where it is absent."""
+    """A column of a table. Numbers have `digits` decimals, as many as suit them where it is absent.
+
+    A page never rounds a `percentage` up to 100.
+    """
 
     title: str
     digits: int | None = None
     numeric: bool = False
+    percentage: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +69,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Cards:
-    """Key figures, each with its evidence."""
+    """Key figures, each with its evidence; `margins` where they are of a kind that has an uncertainty."""
 
     kpis: Sequence[Kpi]
+    margins: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +144,9 @@ class Change:
         return None
 
 
+UNFINISHED = "The period is not over. Coverage counts the time still to come as not observed."
+
+
 def _no_page(seal: Seal | None) -> str | None:  # noqa: ARG001 - the signature of a report with a page of its own
     return None
 
@@ -149,6 +157,10 @@ class Publication:
 
     `document` is its JSON, `figures` its key figures (also the CSV), `inputs` what they rest on. `page` makes the HTML
     of a report that has a page of its own from the seal, if any; None for the page that all others share.
+
+    `party` is whom it is for, where one report of a period is made for each of several; it is then frozen and restated
+    apart from theirs. `folder`, below the one asked for, holds its files and nothing else. `evidence` are files by name
+    that go beside it, named by what is in them. `problems` are sentences for the operator.
     """
 
     report: str
@@ -165,8 +177,18 @@ class Publication:
     document: Mapping[str, Any]
     inputs: Sequence[Input] = ()
     notices: Sequence[str] = ()
+    unfinished: str = UNFINISHED
+    party: str = ""
+    folder: str = ""
+    evidence: Mapping[str, bytes] = field(default_factory=dict)
+    problems: Sequence[str] = ()
     translations: Mapping[Language, Translation] = field(default_factory=dict)
     page: Callable[[Seal | None], str | None] = _no_page
+
+    @property
+    def series(self) -> str:
+        """What its restatements have in common, beside the period."""
+        return f"{self.report} {self.party}" if self.party else self.report
 
     @property
     def tables(self) -> tuple[Table, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-REPORTS = ("sustainability", "heat", "frozen")
+REPORTS = ("sustainability", "heat", "efficiency", "sla", "sla-summary", "sla-evidence", "frozen")
 
 _TEXT: Mapping[str, Any] = {"type": "string"}
 _NUMBER: Mapping[str, Any] = {"type": "number"}
@@ -125,6 +125,104 @@ _HEAT = _record(
         "assumptions": _list(_TEXT),
     }
 )
+_WHOLE: Mapping[str, Any] = {"type": "integer", "minimum": 0}
+_CLAIM: Mapping[str, Any] = {"type": "boolean"}
+_AVAILABILITY: Mapping[str, Any] = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
+_SECONDS: Mapping[str, Any] = {"type": "number", "minimum": 0}
+_BY_NAME: Mapping[str, Any] = {"type": "object", "additionalProperties": _SECONDS}
+_SLA_PERIOD = _record({**_PERIOD["properties"], "reported_until": _TIME})
+_SLA_HEAD: Mapping[str, Any] = {
+    "site": _TEXT, "period": _SLA_PERIOD, "generated_at": _TIME, "registers_known_at": _TIME, "software": _TEXT,
+}  # fmt: skip
+_SLA_LINE: Mapping[str, Any] = {
+    "contract": _TEXT, "unit": {"enum": ["gpu", "node", "rack"]}, "units": _WHOLE, "target": _AVAILABILITY,
+    "kept": {"type": ["boolean", "null"]}, "technical_availability": _AVAILABILITY,
+    "contractual_availability": _AVAILABILITY, "seen_share": _AVAILABILITY, "outages": _WHOLE, "credit": _AVAILABILITY,
+    "credit_money": _MAYBE_NUMBER, "currency": _TEXT, "reason": _TEXT,
+}  # fmt: skip
+_SLA_TERMS = _record(
+    {
+        "start": _TIME, "end": _TIME, "minimum_outage_s": _SECONDS,
+        "tiers": _list(_record({"below": _AVAILABILITY, "credit": _AVAILABILITY})), "credit_cap": _AVAILABILITY,
+        "exclusions": _list(_TEXT), "notice_hours": _SECONDS, "maintenance_cap_hours": _MAYBE_NUMBER,
+        "unknown_counts_as": {"enum": ["up", "down", "excluded"]}, "rack_minimum_trays": _MAYBE_NUMBER,
+        "unit_price": _MAYBE_NUMBER, "registered": _TEXT,
+    }
+)  # fmt: skip
+_SLA_SECONDS = _record({"covered": _SECONDS, "by_state": _BY_NAME, "by_contract": _BY_NAME})
+_SLA_UNIT = _record(
+    {
+        "unit": _TEXT, "technical_availability": _AVAILABILITY, "technical_availability_at_most": _AVAILABILITY,
+        "contractual_availability": _AVAILABILITY, "seconds": _SLA_SECONDS, "outages": _WHOLE, "credit": _AVAILABILITY,
+    }
+)  # fmt: skip
+_OUTAGE_TIMES: Mapping[str, Any] = {
+    "key": _TEXT, "unit": _TEXT, "start": _TIME, "end": _TIME, "began_before": _CLAIM, "goes_on": _CLAIM,
+}  # fmt: skip
+_PHASES = _record({"detect_s": _SECONDS, "drain_s": _SECONDS, "repair_s": _SECONDS, "validate_s": _MAYBE_NUMBER})
+_SLA_OUTAGE = _record(
+    {
+        **_OUTAGE_TIMES, "down_s": _SECONDS, "unknown_s": _SECONDS, "excluded_s": _SECONDS, "counted_s": _SECONDS,
+        "reasons": _list(_TEXT), "phases": {"oneOf": [{"type": "null"}, _PHASES]}, "evidence_file": _TEXT,
+        "evidence_sha256": _DIGEST,
+    }
+)  # fmt: skip
+_SLA = _record(
+    {
+        "schema": {"const": "kvandal.sla/1"}, "customer": _TEXT, **_SLA_HEAD, "summary": _TEXT,
+        "contracts": _list(
+            _record(
+                {
+                    **_SLA_LINE, "technical_availability_at_most": _AVAILABILITY, "terms": _SLA_TERMS,
+                    "seconds": _SLA_SECONDS, "left_out_seconds": _BY_NAME, "figures": _list(_FIGURE),
+                    "repair": _list(_record({"phase": _TEXT, "mean_s": _MAYBE_NUMBER, "failures": _WHOLE})),
+                    "unit_lines": _list(_SLA_UNIT), "outage_lines": _list(_SLA_OUTAGE),
+                }
+            )
+        ),
+    }
+)  # fmt: skip
+_SLA_SUMMARY = _record(
+    {
+        "schema": {"const": "kvandal.sla-summary/1"}, **_SLA_HEAD, "gpus": _WHOLE, "fleet_seconds": _BY_NAME,
+        "customers": _list(_record({"customer": _TEXT, "folder": _TEXT, "contracts": _list(_record(_SLA_LINE))})),
+        "problems": _list(_TEXT),
+    }
+)  # fmt: skip
+_MAYBE_TIME: Mapping[str, Any] = {"type": "string", "pattern": f"^$|{_TIME['pattern']}"}
+_SLA_EVIDENCE = _record(
+    {
+        "schema": {"const": "kvandal.sla-evidence/1"},
+        "outage": _record(_OUTAGE_TIMES),
+        "rows": _list(
+            _record(
+                {
+                    "at": _TIME, "until": _MAYBE_TIME, "source": _TEXT, "resource_kind": _TEXT, "resource": _TEXT,
+                    "what": _TEXT, "code": {"type": ["integer", "null"]}, "xid_class": _TEXT, "text": _TEXT,
+                    "reference": _TEXT,
+                }
+            )
+        ),
+        "sha256": _DIGEST,
+    }
+)  # fmt: skip
+_STATE_LINES = _list(_record({"name": _TEXT, "gpu_hours": _SECONDS, "share": _NUMBER}))
+_EFFICIENCY = _record(
+    {
+        "schema": {"const": "kvandal.efficiency/1"}, "site": _TEXT, "period": _PERIOD, "generated_at": _TIME,
+        "software": _TEXT, "pue_category": _TEXT, "gpus": _WHOLE, "figures": _list(_FIGURE),
+        "gpu_hours": _record({"health": _STATE_LINES, "allocation": _STATE_LINES, "throttling": _STATE_LINES}),
+        "halls": _list(
+            _record(
+                {
+                    "hall": _TEXT, "it_mwh": _MAYBE_NUMBER, "cooling_mwh": _MAYBE_NUMBER, "ppue": _MAYBE_NUMBER,
+                    "plus_minus": _MAYBE_NUMBER, "coverage": _SHARE, "reason": _TEXT,
+                }
+            )
+        ),
+        "jobs": _ROWS, "stragglers": _ROWS, "nodes": _ROWS, "racks": _ROWS,
+    }
+)  # fmt: skip
 _CHANGE = _record(
     {
         "of": {"enum": ["figure", "input"]}, "key": _TEXT, "title": _TEXT, "before": _VALUE, "after": _VALUE,
@@ -160,7 +258,15 @@ _FROZEN = _record(
         "public_key": _TEXT,
     }
 )
-_SCHEMAS: Mapping[str, Mapping[str, Any]] = {"sustainability": _SUSTAINABILITY, "heat": _HEAT, "frozen": _FROZEN}
+_SCHEMAS: Mapping[str, Mapping[str, Any]] = {
+    "sustainability": _SUSTAINABILITY,
+    "heat": _HEAT,
+    "efficiency": _EFFICIENCY,
+    "sla": _SLA,
+    "sla-summary": _SLA_SUMMARY,
+    "sla-evidence": _SLA_EVIDENCE,
+    "frozen": _FROZEN,
+}
 
 
 def report_schema_file(report: str) -> str:

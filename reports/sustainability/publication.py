@@ -7,8 +7,8 @@ from datetime import datetime
 import polars as pl
 
 from reports.figures import Kpi
-from reports.heat_publication import meter_inputs
 from reports.period import Period, Span
+from reports.publishing.parts import meter_inputs
 from reports.publishing.publication import Input, Language, Name, Publication
 from reports.render import figure, percent, period_title
 from reports.sustainability.inputs import USED_REGISTERS, SustainabilityData, read_sustainability

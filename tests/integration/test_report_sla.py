@@ -4,10 +4,12 @@ import json
 import re
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,25 @@ import polars as pl
 import pytest
 
 from catalogue import GPU
+from kvandal.publishing import (
+    Format,
+    FreezeRequest,
+    FrozenMonthError,
+    PublishRequest,
+    frozen_lines,
+    publish,
+    verify,
+    write_files,
+)
 from reports.efficiency_hours import Health
 from reports.period import Period
+from reports.publishing.freezing import ForgedError
+from reports.publishing.keys import make_key, read_private_key, read_public_key
+from reports.publishing.schemas import document_problems
 from reports.sla import SlaData, build_sla, read_sla
+from reports.sla_documents import folder_name
+from reports.sla_publication import sla_reading
 from reports.sla_readings import gpu_states, read_seen
-from reports.sla_report import folder_name, write_sla_report
 from reports.sweep import milliseconds
 from simulation.truth import GpuCondition
 from storage.client import connect
@@ -59,7 +75,14 @@ def filled(door: DoorUnderTest) -> Iterator[tuple[TickedSite, Reader]]:
             client,
             RegisterKind.CONTRACTS,
             [
-                {**CONTRACT, "contract": "SLA-A", "party": "Aurora", "unit": "node", "minimum_outage_s": "60"},
+                {
+                    **CONTRACT,
+                    "contract": "SLA-A",
+                    "party": "Aurora",
+                    "unit": "node",
+                    "minimum_outage_s": "60",
+                    "exclusions": "force_majeure",
+                },
                 {**CONTRACT, "contract": "SLA-B", "party": HOSTILE, "unit": "gpu"},
             ],
         )
@@ -92,9 +115,16 @@ def day_of(site: TickedSite) -> Period:
 def folder(filled: tuple[TickedSite, Reader], tmp_path_factory: pytest.TempPathFactory) -> Path:
     site, reader = filled
     out = tmp_path_factory.mktemp("report")
-    path, _ = write_sla_report(reader, day_of(site), out, now=site.window.end)
-    assert path == out / f"sla-{day_of(site).text}" / "summary.html"
-    return path.parent
+    paths = write_drafts(reader, site, out)
+    assert out / f"sla-{day_of(site).text}" / f"sla-summary-{day_of(site).text}.html" in paths
+    return out / f"sla-{day_of(site).text}"
+
+
+def write_drafts(reader: Reader, site: TickedSite, out: Path, customer: str | None = None) -> list[Path]:
+    """All reports, or one customer's, as `kvandal report sla` writes them."""
+    request = PublishRequest(out=out, formats=tuple(Format))
+    found = sla_reading(customer)(reader, day_of(site), site.window.end)
+    return [path for one in found for path in write_files(one, replace(request, out=out / one.folder))]
 
 
 def told(site: TickedSite, data: SlaData) -> pl.DataFrame:
@@ -187,9 +217,14 @@ def test_maintenance_makes_no_failure_at_its_ends(filled: tuple[TickedSite, Read
 def test_each_outage_has_its_evidence_and_the_hash_of_it(folder: Path) -> None:
     checked = 0
     for page in folder.glob("*/sla-*.json"):
-        for contract in json.loads(page.read_text())["contracts"]:
+        document = json.loads(page.read_text())
+        assert not [*document_problems("sla", document)]
+        named = {outage["evidence_file"] for one in document["contracts"] for outage in one["outage_lines"]}
+        assert named == {f"evidence/{path.name}" for path in (page.parent / "evidence").iterdir()}
+        for contract in document["contracts"]:
             for outage in contract["outage_lines"]:
                 evidence = json.loads((page.parent / outage["evidence_file"]).read_text())
+                assert not [*document_problems("sla-evidence", evidence)]
                 text = json.dumps(evidence["rows"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
                 assert sha256(text.encode()).hexdigest() == evidence["sha256"] == outage["evidence_sha256"]
                 assert evidence["rows"], outage
@@ -211,6 +246,14 @@ def contracts(folder: Path) -> list[dict[str, Any]]:
     return [one for page in folder.glob("*/sla-*.json") for one in json.loads(page.read_text())["contracts"]]
 
 
+def text_of(file: Path) -> str:
+    """All that a file says: of a workbook its parts, of a PDF the texts that it holds beside what it draws."""
+    if file.suffix == ".xlsx":
+        with zipfile.ZipFile(file) as book:
+            return "\n".join(book.read(name).decode() for name in book.namelist())
+    return file.read_bytes().decode("utf-8", "replace")
+
+
 def test_a_customers_export_holds_nothing_of_another(filled: tuple[TickedSite, Reader], folder: Path) -> None:
     site, _ = filled
     resources = site.simulation.site.resources()
@@ -218,8 +261,8 @@ def test_a_customers_export_holds_nothing_of_another(filled: tuple[TickedSite, R
     gpus = {tray.id: [one for one in resources if one.kind == "gpu" and one.parent == tray.id] for tray in trays}
     for own, foreign, others in (("Aurora", trays[9:], (HOSTILE, "SLA-B")), (HOSTILE, trays[:9], ("Aurora", "SLA-A"))):
         files = [file for file in (folder / folder_name(own)).rglob("*") if file.is_file()]
-        assert len(files) > 3
-        text = "\n".join(file.read_text() for file in files)
+        assert {file.suffix for file in files} == {".html", ".pdf", ".csv", ".xlsx", ".json"}
+        text = "\n".join(text_of(file) for file in files)
         words = set(re.findall(r"[\w.-]+", text))
         names = {one.name for tray in foreign for one in (tray, *gpus[tray.id])}
         assert not names & words
@@ -229,9 +272,12 @@ def test_a_customers_export_holds_nothing_of_another(filled: tuple[TickedSite, R
 
 def test_hostile_names_stay_text_in_pages_and_inside_the_folder(folder: Path) -> None:
     inside = {path.relative_to(folder).parts[0] for path in folder.rglob("*")}
-    assert inside == {"summary.html", "summary.json", folder_name("Aurora"), folder_name(HOSTILE)}
+    assert inside == {
+        *(f"{folder.name.replace('sla', 'sla-summary')}.{ending}" for ending in Format),
+        folder_name("Aurora"), folder_name(HOSTILE),
+    }  # fmt: skip
     assert list(folder.parent.iterdir()) == [folder]
-    for page in (folder / "summary.html", next((folder / folder_name(HOSTILE)).glob("*.html"))):
+    for page in (next(folder.glob("*.html")), next((folder / folder_name(HOSTILE)).glob("*.html"))):
         text = page.read_text()
         assert "<img" not in text
         assert "&lt;img src=x" in text
@@ -239,18 +285,20 @@ def test_hostile_names_stay_text_in_pages_and_inside_the_folder(folder: Path) ->
 
 
 def test_what_cannot_be_used_of_the_registers_is_told_to_the_operator_alone(folder: Path) -> None:
-    problems = json.loads((folder / "summary.json").read_text())["problems"]
+    document = json.loads(next(folder.glob("*.json")).read_text())
+    assert not [*document_problems("sla-summary", document)]
+    problems = document["problems"]
     assert [problem for problem in problems if "'no such rack' is not in the topology" in problem]
-    assert "no such rack" not in "".join(page.read_text() for page in folder.glob("*/sla-*"))
+    assert "no such rack" not in "".join(text_of(page) for page in folder.glob("*/sla-*"))
 
 
 def test_one_customer_alone_is_written_alone(filled: tuple[TickedSite, Reader], tmp_path: Path) -> None:
     site, reader = filled
-    path, _ = write_sla_report(reader, day_of(site), tmp_path, now=site.window.end, customer="Aurora")
-    assert path.parent.name == folder_name("Aurora")
-    assert list(path.parent.parent.iterdir()) == [path.parent]
+    paths = write_drafts(reader, site, tmp_path, "Aurora")
+    assert {path.parent.name for path in paths} == {folder_name("Aurora")}
+    assert list(paths[0].parent.parent.iterdir()) == [paths[0].parent]
     with pytest.raises(ValueError, match=r"no SLA contract with 'Nobody'.*'Aurora'"):
-        write_sla_report(reader, day_of(site), tmp_path, now=site.window.end, customer="Nobody")
+        write_drafts(reader, site, tmp_path, "Nobody")
 
 
 def test_a_gpu_of_two_contracts_is_refused(filled: tuple[TickedSite, Reader], data: SlaData) -> None:
@@ -283,3 +331,65 @@ def test_pages_are_html(folder: Path) -> None:
         if tidy:
             checked = subprocess.run([tidy, "--html", "--noout", page], capture_output=True, text=True, check=False)
             assert "error" not in checked.stderr.replace("Tag", "") or "invalid" in checked.stderr
+
+
+def test_each_customers_report_is_frozen_and_restated_by_itself(
+    filled: tuple[TickedSite, Reader], door: DoorUnderTest, tmp_path: Path
+) -> None:
+    """An exclusion that is registered late moves one customer's report, which says so, and nobody else's."""
+    site, _ = filled
+    period = day_of(site)
+    now = period.end + timedelta(hours=1)
+    make_key(tmp_path / "officer.key")
+    public = read_public_key(tmp_path / "officer.key.pub")
+    freezing = FreezeRequest(approver="Service Officer", key=read_private_key(tmp_path / "officer.key"))
+    request = PublishRequest(out=tmp_path, formats=(Format.JSON, Format.HTML), freezing=freezing)
+    with closing(connect(door.address())) as client:
+        read = partial(sla_reading(None), Reader(client), period, now)
+        first = [publish(client, one, request, now=now) for one in read()]
+        assert [one.frozen.record["report"] for one in first if one.frozen] == [
+            "sla " + HOSTILE, "sla Aurora", "sla-summary",
+        ]  # fmt: skip
+        own = tmp_path / f"sla-{period.text}" / folder_name("Aurora")
+        outage = longest_outage(own / f"sla-{period.text}-r1.json")
+        bring(client, RegisterKind.EXCLUSIONS, [excluded(outage, site)])
+        of_other, of_aurora, _ = read()
+        assert publish(client, of_other, request, now=now).sentences[0].startswith("nothing moved")
+        with pytest.raises(FrozenMonthError, match="exclusion force majeure left out of SLA-A: nothing to"):
+            publish(client, of_aurora, request, now=now)
+        assert verify(own / outage["evidence_file"], trusted=[public], client=client)
+        again = replace(request, freezing=replace(freezing, reason="The grid company confirmed its fault."))
+        second = publish(client, of_aurora, again, now=now)
+        assert len(frozen_lines(client, trusted=[public])) == 4
+        replaced = verify(own / f"sla-{period.text}-r1.frozen.json", trusted=[public], client=client)
+    assert second.frozen is not None
+    moved = {(change["key"].split(" ")[0], change["title"]) for change in second.frozen.record["changes"]}
+    assert ("exclusion", "force majeure left out of SLA-A") in moved
+    assert ("SLA-A", "Contractual availability, SLA-A") in moved
+    assert {kind for kind, _ in moved} == {"exclusion", "outage", "evidence", "SLA-A"}
+    assert not [text for text in (HOSTILE, "SLA-B") if text in json.dumps(second.frozen.document())]
+    assert replaced[-1].endswith("sla Aurora " + period.text + " restatement 2 replaces it")
+    page = (own / f"sla-{period.text}-r2.html").read_text()
+    assert "This report replaces restatement 1 of the same period." in page
+    assert "The grid company confirmed its fault." in page
+    forged = own / outage["evidence_file"]
+    forged.chmod(0o644)
+    forged.write_text(forged.read_text().replace('"source"', '"Source"'))
+    with pytest.raises(ForgedError, match=r"evidence/outage-.* was altered"):
+        verify(own / f"sla-{period.text}-r1.frozen.json", trusted=[public])
+
+
+def longest_outage(document: Path) -> dict[str, Any]:
+    (contract,) = json.loads(document.read_text())["contracts"]
+    found: dict[str, Any] = max(contract["outage_lines"], key=lambda outage: outage["counted_s"])
+    assert found["counted_s"] > 0
+    return found
+
+
+def excluded(outage: dict[str, Any], site: TickedSite) -> dict[str, str]:
+    """The row of the register exclusions that leaves an outage out."""
+    tray = next(one for one in site.simulation.site.resources() if one.name == outage["unit"])
+    return {
+        "reference": "GRID-1", "cause": "force_majeure", "resource_kind": "tray", "resource": tray.identity,
+        "start": outage["start"], "end": outage["end"],
+    }  # fmt: skip
