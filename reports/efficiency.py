@@ -354,6 +354,7 @@ def build_efficiency(
         ),
     )
     gpus = data.places.filter(pl.col("kind") == "gpu")["resource"].n_unique()
+    commissioning = data.site.facts.commissioning
     return EfficiencyReport(
         site=page.site,
         period=period,
@@ -379,6 +380,7 @@ def build_efficiency(
             RegisterKind.POWER_PRICES: prices,
             RegisterKind.JOB_TOKENS: tokens,
             RegisterKind.MAINTENANCE: data.site.facts.maintenance,
+            RegisterKind.COMMISSIONING: pl.DataFrame(commissioning) if commissioning else None,
         },
     )
 

@@ -25,6 +25,7 @@ _POWER_BESIDE = {
 _METERS: Schema = {
     "resource": pl.UInt64(),
     "kind": pl.String(),
+    "identity": pl.String(),
     "name": pl.String(),
     "role": pl.String(),
     "accuracy_class": pl.String(),
@@ -65,6 +66,7 @@ _KNOWN_RESOURCES = """
 SELECT
     resource,
     argMax(kind, rank) AS kind,
+    argMax(identity, rank) AS identity,
     argMax(name, rank) AS name,
     argMax(attributes, rank) AS attributes
 FROM
@@ -92,6 +94,7 @@ def read_meters(reader: Reader, period: Period) -> pl.DataFrame:
 SELECT
     resource,
     kind,
+    identity,
     name,
     attributes['role'] AS role,
     attributes['class'] AS accuracy_class,

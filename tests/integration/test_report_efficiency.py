@@ -76,7 +76,7 @@ def document(page: Path) -> dict[str, Any]:
 
 
 def kpi(document: dict[str, Any], key: str) -> dict[str, Any]:
-    return next(found for found in document["kpis"] if found["key"] == key)
+    return next(found for found in document["figures"] if found["key"] == key)
 
 
 def bounds_s(site: FilledSite) -> tuple[float, float]:
@@ -247,7 +247,7 @@ def test_missing_readings_lower_coverage_and_are_unknown(filled: tuple[FilledSit
     unknown = next(line for line in found["gpu_hours"]["health"] if line["name"] == "unknown")
     down = next(line for line in found["gpu_hours"]["health"] if line["name"] == "down")
     assert unknown["gpu_hours"] + down["gpu_hours"] > 22 * GPUS
-    for one in found["kpis"]:
+    for one in found["figures"]:
         assert one["quality"] != "measured" or one["coverage"] >= 0.99, one["key"]
     assert kpi(found, "available")["quality"] == "estimated"
 
@@ -258,9 +258,9 @@ def test_empty_period_is_all_blanks(filled: tuple[FilledSite, Reader], tmp_path:
     path = write_efficiency_report(reader, before, tmp_path, now=site.now)
     found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     counts = {"stragglers", "lemons"}
-    told = {one["key"] for one in found["kpis"] if one["value"] is not None and one["key"] not in counts}
+    told = {one["key"] for one in found["figures"] if one["value"] is not None and one["key"] not in counts}
     assert told == set()
-    assert all(one["reason"] for one in found["kpis"] if one["value"] is None)
+    assert all(one["reason"] for one in found["figures"] if one["value"] is None)
     assert "No GPU of Kvandal was seen" in path.read_text(encoding="utf-8")
 
 

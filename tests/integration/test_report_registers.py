@@ -1,6 +1,5 @@
 """Reports take from the store's registers what no sensor tells, as it was known at their cut-off."""
 
-import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,9 +11,15 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from kvandal.importing import ImportRequest, import_register
+from kvandal.publishing import Format, PublishRequest, render
 from kvandal.settings import ClientSettings, Secret, StoreSettings
-from reports.efficiency import write_efficiency_report
-from reports.heat_report import write_heat_report
+from reports.efficiency import EfficiencySettings
+from reports.efficiency_publication import efficiency_reading
+from reports.heat_publication import read_heat_publication
+from reports.publishing.documents import changes_between
+from reports.publishing.freezing import evidence_of
+from reports.publishing.publication import Publication, Seal
+from reports.publishing.schemas import document_problems
 from simulation.site import OFF_TAKER
 from storage.client import connect
 from storage.job_energy import JobEnergyKeeper
@@ -29,7 +34,7 @@ pytest.importorskip("chdb")
 GPUS = 144
 PRICE = 500.0  # NOK/MWh
 
-Pair = tuple[dict[str, Any], dict[str, Any]]
+Pair = tuple[Publication, Publication]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +46,12 @@ class Office:
     folder: Path
     imported_at: datetime
 
-    def report(self, kind: str, *, imported: bool) -> dict[str, Any]:
-        """As the verb writes it; `imported` says whether the cut-off lies after the imports."""
+    def report(self, kind: str, *, imported: bool) -> Publication:
+        """As the verb reads it; `imported` says whether the cut-off lies after the imports."""
         now = self.imported_at + timedelta(minutes=1) if imported else self.imported_at - timedelta(minutes=1)
-        write = write_heat_report if kind == "heat" else write_efficiency_report
+        read = read_heat_publication if kind == "heat" else efficiency_reading(EfficiencySettings())
         with closing(connect(self.door.address("reports"))) as client:
-            page = write(Reader(client), self.site.period, self.folder / f"{imported}", now=now)
-        found: dict[str, Any] = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
-        return found
+            return read(Reader(client), self.site.period, now)
 
 
 @pytest.fixture(scope="module")
@@ -119,12 +122,12 @@ def efficiency(office: Office) -> Pair:
     return office.report("efficiency", imported=True), office.report("efficiency", imported=False)
 
 
-def kpi(document: dict[str, Any], key: str) -> dict[str, Any]:
-    return next(one for one in document.get("kpis") or document["figures"] if one["key"] == key)
+def kpi(report: Publication, key: str) -> dict[str, Any]:
+    return next(one for one in report.document["figures"] if one["key"] == key)
 
 
 def test_heat_takes_classes_contracts_and_phases_from_registers(heat: Pair) -> None:
-    told, untold = heat
+    told, untold = (report.document for report in heat)
     (contract,) = told["contracts"]
     assert contract["contract"]["off_taker"] == OFF_TAKER
     assert contract["contract"]["power_watts"] == pytest.approx(1e6)
@@ -135,7 +138,7 @@ def test_heat_takes_classes_contracts_and_phases_from_registers(heat: Pair) -> N
     assert untold["contracts"] == []
     assert untold["capacity"]["boundaries"] == []
     # 0.2 % of error instead of 0.5 %, on the site's side of the ratio.
-    assert kpi(told, "erf")["plus_minus"] < kpi(untold, "erf")["plus_minus"]
+    assert kpi(heat[0], "erf")["plus_minus"] < kpi(heat[1], "erf")["plus_minus"]
     assert any("overdue" in sentence for sentence in told["assumptions"])
     assert any("announced" in sentence for sentence in untold["assumptions"])
 
@@ -153,11 +156,48 @@ def test_efficiency_prices_waste_and_leaves_commissioning_out_of_pue(efficiency:
 
 
 def test_maintenance_is_on_the_health_axis_for_its_hours(efficiency: Pair) -> None:
-    def hours(document: dict[str, Any]) -> float:
-        return next(
-            float(line["gpu_hours"]) for line in document["gpu_hours"]["health"] if line["name"] == "maintenance"
-        )
+    def hours(report: Publication) -> float:
+        lines = report.document["gpu_hours"]["health"]
+        return next(float(line["gpu_hours"]) for line in lines if line["name"] == "maintenance")
 
     told, untold = efficiency
     assert hours(told) == pytest.approx(3.0)
     assert hours(untold) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("kind", ["heat", "efficiency"])
+def test_documents_are_what_their_schemas_say(kind: str, request: pytest.FixtureRequest) -> None:
+    for report in request.getfixturevalue(kind):
+        assert not [*document_problems(kind, report.document)]
+
+
+def test_a_restated_efficiency_report_names_its_causes_first(efficiency: Pair) -> None:
+    told, untold = efficiency
+    changes = changes_between(evidence_of(untold), evidence_of(told))
+    causes = {change.key: change for change in changes if change.of == "input"}
+    assert {"register power_prices", "register maintenance", "register job_tokens", "register commissioning"} <= {
+        *causes
+    }
+    assert causes["register power_prices"].before is None
+    assert str(causes["register power_prices"].after).startswith("24 lines (")
+    assert causes["health maintenance"].delta == pytest.approx(3.0)
+    assert {"stranded_cost", "ipue"} <= {change.key for change in changes if change.of == "figure"}
+    assert [change.of for change in changes] == sorted((change.of for change in changes), reverse=True)
+
+
+def test_the_efficiency_report_leaves_in_every_format(efficiency: Pair, tmp_path: Path) -> None:
+    pytest.importorskip("typst")
+    told, untold = efficiency
+    changes = changes_between(evidence_of(untold), evidence_of(told))
+    seal = Seal(
+        restatement=2, approver="Fleet Officer", frozen_at=told.generated_at, document_sha256="0" * 64,
+        reason="Prices came late.", changes=changes,
+    )  # fmt: skip
+    files = render(told, PublishRequest(out=tmp_path, formats=tuple(Format)), seal, "-r2")
+    stem = f"efficiency-{told.period.text}-r2"
+    assert {*files} == {f"{stem}.{ending}" for ending in Format}
+    page = files[f"{stem}.html"].decode()
+    assert "Prices came late." in page
+    assert page.index("power_prices") < page.index("GPU hours")
+    assert files[f"{stem}.pdf"].startswith(b"%PDF-")
+    assert files[f"{stem}.csv"].decode("utf-8-sig").count("\r\n") == 1 + len(told.figures)

@@ -153,7 +153,8 @@ def test_a_file_name_in_a_record_cannot_lead_out_of_the_folder(tmp_path: Path) -
     (tmp_path / "out").mkdir()
     (tmp_path / "secret").write_bytes(b"pdf")
     report = freeze(with_meter(1.0), APPROVAL, {"../secret": "00" * 32}, None, KEY)
-    assert list(check_files(report, tmp_path / "out")) == []
+    with pytest.raises(ForgedError, match="names a file outside of its folder"):
+        list(check_files(report, tmp_path / "out"))
 
 
 def test_changes_name_the_meter_and_the_delta_before_the_figures() -> None:
