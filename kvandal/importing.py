@@ -5,7 +5,8 @@ kept, and whoever is asked for it later shows the file.
 """
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from clickhouse_connect.driver.client import Client
 
 from kvandal.addresses import store_address
 from kvandal.settings import ClientSettings
+from reports.register_names import Place, shortened, unknown_contracts, unknown_parties, unknown_resources
 from reports.registers_import.cells import CellError, parse_day, parse_moment
 from reports.registers_import.changes import (
     Changes,
@@ -29,7 +31,16 @@ from reports.registers_import.rows import read_rows
 from storage.client import connect
 from storage.reader import Reader
 from storage.register_kinds import DECLARATIONS, RegisterKind
-from storage.registers import ALWAYS, AsOf, RegisterRow, RegisterVersion, read_versions, store_clock, write_version
+from storage.registers import (
+    ALWAYS,
+    AsOf,
+    RegisterRow,
+    RegisterVersion,
+    read_register,
+    read_versions,
+    store_clock,
+    write_version,
+)
 from storage.registers import read_rows as read_stored_rows
 
 MOST_BYTES = 256 << 20  # a million rows; all of it is held in memory while it is checked
@@ -48,12 +59,16 @@ class ImportRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportResult:
-    """What came of it. `known_as` is the version's number when the very same import was made before."""
+    """What came of it. `known_as` is the version's number when the very same import was made before.
+
+    `unknown`: sentences about rows that name what is not there, and have no effect while it is not.
+    """
 
     version: RegisterVersion
     changes: Changes
     is_trial: bool
     known_as: int | None = None
+    unknown: tuple[str, ...] = ()
 
     @property
     def is_stored(self) -> bool:
@@ -62,7 +77,10 @@ class ImportResult:
     def sentences(self) -> list[str]:
         """For whoever imports: what was found, and what was done."""
         version = self.version
-        lines = [f"{version.kind}: {version.row_count:,} rows in {version.file_name}: {self.changes.sentence()}"]
+        lines = [
+            f"{version.kind}: {version.row_count:,} rows in {version.file_name}: {self.changes.sentence()}",
+            *(f"to be put right: {sentence}" for sentence in self.unknown),
+        ]
         if self.known_as is not None:
             return [
                 *lines,
@@ -119,7 +137,20 @@ def _judge(reader: Reader, version: RegisterVersion, rows: Sequence[RegisterRow]
         problems = [*withdrawal_problems(rows, replaced), *overlap_problems(version.kind, rows, beside)]
         if problems:
             raise RegisterFileError(version.file_name, problems)
-    return ImportResult(version=version, changes=changes, is_trial=is_trial, known_as=known_as)
+    unknown = shortened([*_unknown(reader, version, rows)])
+    return ImportResult(version=version, changes=changes, is_trial=is_trial, known_as=known_as, unknown=unknown)
+
+
+def _unknown(reader: Reader, version: RegisterVersion, rows: Sequence[RegisterRow]) -> Iterator[str]:
+    """What the file's rows name that neither the topology nor another register has."""
+    named = [(Place(row.line), json.loads(row.text)) for row in rows if not row.withdrawn]
+    yield from unknown_resources(reader, version.kind, named)
+    if version.kind is RegisterKind.CONTRACTS:
+        yield from unknown_parties(reader, named)
+    if version.kind is RegisterKind.ALLOCATIONS:
+        contracts = read_register(reader, RegisterKind.CONTRACTS, version.imported_at)
+        of_sla = contracts.filter(pl.col("contract_kind") == "sla")["contract"]
+        yield from unknown_contracts(version.kind, named, of_sla)
 
 
 def list_versions(settings: ClientSettings, kinds: Sequence[RegisterKind] = tuple(RegisterKind)) -> pl.DataFrame:

@@ -15,6 +15,7 @@ from reports import efficiency_figures as fleet
 from reports import efficiency_queries as queries
 from reports import fleet_days, ledger, render
 from reports import site as site_page
+from reports.capacity import Commissioning
 from reports.efficiency_definitions import definitions
 from reports.efficiency_energy import HallLine, by_key, cer, halls, itue, tue
 from reports.efficiency_figures import PARTS, StateLine
@@ -125,6 +126,7 @@ class EfficiencyReport:
     window_s: float | None
     meters: pl.DataFrame
     registers: Mapping[RegisterKind, pl.DataFrame | None]
+    problems: Sequence[str] = ()
 
     @property
     def kpis(self) -> tuple[Kpi, ...]:
@@ -354,7 +356,6 @@ def build_efficiency(
         ),
     )
     gpus = data.places.filter(pl.col("kind") == "gpu")["resource"].n_unique()
-    commissioning = data.site.facts.commissioning
     return EfficiencyReport(
         site=page.site,
         period=period,
@@ -380,9 +381,14 @@ def build_efficiency(
             RegisterKind.POWER_PRICES: prices,
             RegisterKind.JOB_TOKENS: tokens,
             RegisterKind.MAINTENANCE: data.site.facts.maintenance,
-            RegisterKind.COMMISSIONING: pl.DataFrame(commissioning) if commissioning else None,
+            RegisterKind.COMMISSIONING: _frame_of(data.site.facts.commissioning),
         },
+        problems=data.site.facts.problems,
     )
+
+
+def _frame_of(commissioning: Sequence[Commissioning]) -> pl.DataFrame | None:
+    return pl.DataFrame(commissioning, schema_overrides={"resource": pl.UInt64()}) if commissioning else None
 
 
 def of_zone(prices: pl.DataFrame | None, zone: str) -> pl.DataFrame | None:
@@ -664,6 +670,7 @@ def document(report: EfficiencyReport) -> dict[str, Any]:
         "stragglers": _rows(report.stragglers),
         "nodes": _rows(report.nodes.filter(pl.col("failures") > 0)),
         "racks": _rows(report.racks),
+        "problems": list(report.problems),
     }  # fmt: skip
 
 

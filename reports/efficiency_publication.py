@@ -51,6 +51,7 @@ def efficiency_publication(report: EfficiencyReport) -> Publication:
         document=document(report),
         inputs=tuple(_inputs(report)),
         page=lambda seal: _own_page(report, seal),
+        problems=report.problems,
     )
 
 

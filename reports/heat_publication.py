@@ -47,6 +47,7 @@ def heat_publication(report: HeatReport) -> Publication:
         document=document(report),
         inputs=meter_inputs(report.meters),
         page=lambda seal: _own_page(report, seal),
+        problems=report.problems,
     )
 
 

@@ -124,6 +124,7 @@ class HeatReport:
     capacity: Sequence[CapacityLine]
     boundaries: Sequence[BoundaryLine]
     assumptions: Sequence[str]
+    problems: Sequence[str] = ()
 
 
 def write_heat_report(
@@ -302,6 +303,7 @@ def build_heat_report(data: HeatData, period: Period, *, now: datetime, settings
         ),
         boundaries=_boundaries(data, heat, quarters, racks, settings, period),
         assumptions=tuple(_assumptions(data, heat, settings)),
+        problems=data.facts.problems,
     )
 
 
@@ -513,6 +515,7 @@ def document(report: HeatReport) -> dict[str, Any]:
             "boundaries": [_plain(line) for line in report.boundaries],
         },
         "assumptions": list(report.assumptions),
+        "problems": list(report.problems),
     }
 
 

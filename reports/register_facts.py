@@ -15,12 +15,12 @@ from catalogue import ResourceKind, resource_id
 from reports.capacity import Commissioning, Phase
 from reports.heat_account import HeatContract
 from reports.period import Period
+from reports.register_names import METER_KINDS, known_rows, placed, shortened, unknown_parties
 from storage.reader import TIME, Reader, Schema
 from storage.register_kinds import RegisterKind
 from storage.registers import read_register
 
 WATTS_PER_MEGAWATT = 1e6
-METER_KINDS = (ResourceKind.METER, ResourceKind.HEAT_METER, ResourceKind.FEEDER)
 
 CALIBRATIONS: Schema = {
     "resource": pl.UInt64(),
@@ -43,7 +43,7 @@ class RegisterFacts:
 
     `prices` and `tokens` are the registers power_prices and job_tokens; they and `maintenance` are absent where nothing
     was imported, which is something else than nothing having happened. `phases` is empty without a contract with the
-    grid company.
+    grid company. `problems`: sentences about rows that name what is not there.
     """
 
     calibrations: pl.DataFrame = field(default_factory=_no_calibrations)
@@ -53,6 +53,7 @@ class RegisterFacts:
     maintenance: pl.DataFrame | None = None
     prices: pl.DataFrame | None = None
     tokens: pl.DataFrame | None = None
+    problems: tuple[str, ...] = ()
 
 
 def read_register_facts(reader: Reader, period: Period, now: datetime) -> RegisterFacts:
@@ -62,9 +63,14 @@ def read_register_facts(reader: Reader, period: Period, now: datetime) -> Regist
     def of_period(kind: RegisterKind) -> pl.DataFrame:
         return read_register(reader, kind, now, within=within)
 
+    def known_of(kind: RegisterKind) -> tuple[pl.DataFrame, list[str]]:
+        return known_rows(reader, kind, of_period(kind))
+
     contracts = of_period(RegisterKind.CONTRACTS)
-    maintenance, commissioning = of_period(RegisterKind.MAINTENANCE), of_period(RegisterKind.COMMISSIONING)
-    calibrations = of_period(RegisterKind.METER_CALIBRATIONS)
+    commissioning, not_commissioned = known_of(RegisterKind.COMMISSIONING)
+    maintenance, not_maintained = known_of(RegisterKind.MAINTENANCE)
+    calibrations, not_calibrated = known_of(RegisterKind.METER_CALIBRATIONS)
+    of_nobody = unknown_parties(reader, placed(_in_force(contracts, "heat", period)))
     known = _Identities(reader, [*_named(maintenance), *_named(commissioning), *_meters(calibrations)])
     return RegisterFacts(
         calibrations=latest_calibrations(calibrations, known.resources, period),
@@ -74,6 +80,7 @@ def read_register_facts(reader: Reader, period: Period, now: datetime) -> Regist
         maintenance=_maintained(maintenance, known.resources),
         prices=_told(of_period(RegisterKind.POWER_PRICES)),
         tokens=_told(of_period(RegisterKind.JOB_TOKENS)),
+        problems=shortened([*not_commissioned, *not_maintained, *not_calibrated, *of_nobody]),
     )
 
 

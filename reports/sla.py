@@ -28,6 +28,7 @@ from reports.figures import Definition, Evidence, Kpi
 from reports.heat_queries import read_site_name
 from reports.ledger import TIME
 from reports.period import Period, Span
+from reports.register_names import Place, placed, resource_sentence
 from reports.render import Chart
 from reports.site import software
 from reports.sla_account import Counts, Made, Sums, account_of, sums, sums_by
@@ -244,10 +245,9 @@ def _resolved(
     known = sla_queries.read_names(reader, ids).select("same_as", id="resource")
     found = {kind: frame.join(known, on="id", how="left") for kind, frame in coded.items()}
     problems = tuple(
-        f"{kind}: {row['resource_kind']} {row['resource']!r} is not in the topology "
-        f"(line {row['import_line']} of version {row['import_version']}); it was left out"
+        resource_sentence(kind, f"{row['resource_kind']} {row['resource']!r}", place)
         for kind, frame in found.items()
-        for row in frame.filter(pl.col("same_as").is_null()).iter_rows(named=True)
+        for place, row in placed(frame.filter(pl.col("same_as").is_null()))
     )
     kept: dict[RegisterKind, pl.DataFrame] = {
         kind: frame.filter(pl.col("same_as").is_not_null()).with_columns(resource="same_as").drop("id", "same_as")
@@ -317,7 +317,7 @@ def _allocations(data: SlaData) -> tuple[pl.DataFrame, tuple[str, ...]]:
     units = {terms.contract: terms.unit for terms in data.terms}
     usable, problems = [], []
     for row in data.allocations.iter_rows(named=True):
-        where = f"line {row['import_line']} of version {row['import_version']}"
+        where = Place.of(row)
         unit = units.get(row["contract"])
         if unit is None:
             problems.append(f"allocations: no SLA contract {row['contract']!r} in this period ({where}); left out")

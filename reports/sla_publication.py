@@ -336,8 +336,6 @@ def _outcomes(report: SlaReport) -> str:
 
 
 def _summary_sections(report: SlaReport) -> Iterator[Section]:
-    if report.problems:
-        yield Section(title="To be put right", blocks=[Words([*map(Name, report.problems)], notice=True)])
     yield Section(title="Contracts", blocks=[_contracts(report)])
     yield Section(title="All GPUs, whoever has them", blocks=[_fleet(report)])
 

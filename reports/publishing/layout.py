@@ -65,7 +65,9 @@ def laid_out(publication: Publication, language: Language, seal: Seal | None = N
         "summary": say(publication.summary),
         "notices": [say(notice) for notice in _notices(publication)],
         "facts": [[say(term), _said(text, layout)] for term, text in facts],
-        "sections": [layout.section(section) for section in (*_moved(seal), *publication.sections)],
+        "sections": [
+            layout.section(section) for section in (*_moved(seal), *_amiss(publication), *publication.sections)
+        ],
         "footer": f"{' · '.join(footer)}. {standing}",
         "contents": say("Contents"),
     }
@@ -122,6 +124,13 @@ def _moved(seal: Seal | None) -> list[Section]:
     blocks.append(Pairs([("Reason given", Name(seal.reason))]))
     blocks.append(changes_table(seal.changes))
     return [Section(title="What this restatement changes", blocks=blocks)]
+
+
+def _amiss(publication: Publication) -> list[Section]:
+    """What the operator is to put right."""
+    if not publication.problems:
+        return []
+    return [Section(title="To be put right", blocks=[Words([*publication.problems], notice=True)])]
 
 
 def changes_table(changes: Sequence[Change]) -> Table:

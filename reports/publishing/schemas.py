@@ -106,6 +106,7 @@ _SUSTAINABILITY = _record(
         "registrations": _list(_REGISTRATION),
         "meters": _list(_METER),
         "registers": _list(_REGISTER),
+        "problems": _list(_TEXT),
     }
 )
 _ROWS = _list({"type": "object"})
@@ -123,6 +124,7 @@ _HEAT = _record(
         "balances": _ROWS,
         "capacity": {"type": "object"},
         "assumptions": _list(_TEXT),
+        "problems": _list(_TEXT),
     }
 )
 _WHOLE: Mapping[str, Any] = {"type": "integer", "minimum": 0}
@@ -220,7 +222,7 @@ _EFFICIENCY = _record(
                 }
             )
         ),
-        "jobs": _ROWS, "stragglers": _ROWS, "nodes": _ROWS, "racks": _ROWS,
+        "jobs": _ROWS, "stragglers": _ROWS, "nodes": _ROWS, "racks": _ROWS, "problems": _list(_TEXT),
     }
 )  # fmt: skip
 _CHANGE = _record(

@@ -47,7 +47,8 @@ _NO_LOOPS = pl.DataFrame(
 class SustainabilityData:
     """What was read. `registers` and `history` are READINGS: of the period, and by quarter hour of 13 months.
 
-    `books`: each register as its declaration's schema; `versions`: see `storage.registers.read_versions`.
+    `books`: each register as its declaration's schema; `versions`: see `storage.registers.read_versions`; `problems`:
+    sentences about rows that name what is not there.
     """
 
     site_name: str | None
@@ -59,6 +60,7 @@ class SustainabilityData:
     installed_it_watts: float | None
     books: Mapping[RegisterKind, pl.DataFrame]
     versions: pl.DataFrame
+    problems: tuple[str, ...] = ()
 
     def is_imported(self, kind: RegisterKind) -> bool:
         """Whether anything was ever imported into a register: an empty book is something else than none."""
@@ -102,6 +104,7 @@ def read_sustainability(reader: Reader, period: Period, now: datetime) -> Sustai
         installed_it_watts=queries.read_stock(reader, period).installed_watts,
         books=MappingProxyType({kind: read_register(reader, kind, now) for kind in USED_REGISTERS}),
         versions=known_versions(reader, now),
+        problems=facts.problems,
     )
 
 

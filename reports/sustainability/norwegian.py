@@ -33,6 +33,7 @@ _WORDS: Mapping[str, str] = {
     "Software": "Programvare",
     "PUE category": "PUE-kategori",
     "EU schema": "EU-skjema",
+    "To be put right": "Må rettes",
     "Standing": "Status",
     "Restatement": "Utgave",
     "Approved by": "Godkjent av",
@@ -379,6 +380,17 @@ _WORDS: Mapping[str, str] = {
 }  # fmt: skip
 
 _TEMPLATES: Mapping[str, str] = {
+    "{name}: {name2} is not in the topology ({name3}); the row has no effect: correct its identity, or bring what it "
+    "names into the topology": (
+        "{name}: {name2} finnes ikke i topologien ({name3}); raden har ingen virkning: rett identiteten, eller legg "
+        "det den gjelder inn i topologien"
+    ),
+    "contracts: no heat meter has the off-taker {name} of contract {name2} ({name3}); nothing is counted under it: "
+    "correct the party, or the meter's attribute off_taker": (
+        "contracts: ingen varmemåler har varmekunden {name} i kontrakt {name2} ({name3}); ingenting telles under den: "
+        "rett parten, eller målerens attributt off_taker"
+    ),
+    "and {value} more such rows": "og {value} slike rader til",
     "{value} to {value2}, {value3} hours": "{value} til {value2}, {value3} timer",
     "{text}, twelve months": "{text}, tolv måneder",
     "{text} Boundary: {text2} Source: {text3}.": "{text} Grense: {text2} Kilde: {text3}.",

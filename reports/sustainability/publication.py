@@ -44,6 +44,7 @@ def sustainability_publication(report: SustainabilityReport) -> Publication:
         document=document(report),
         inputs=(*meter_inputs(report.of.energies.heat.meters), *_register_inputs(report.data)),
         notices=tuple(_notices(report)),
+        problems=report.data.problems,
         translations={Language.NORWEGIAN: norwegian},
     )
 

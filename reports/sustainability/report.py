@@ -133,6 +133,7 @@ def document(report: SustainabilityReport) -> dict[str, Any]:
         ],
         "meters": [_meter(row) for row in report.of.energies.heat.meters.iter_rows(named=True)],
         "registers": [_version(row) for row in report.data.versions.iter_rows(named=True)],
+        "problems": list(report.data.problems),
     }
 
 

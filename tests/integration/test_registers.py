@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 from clickhouse_connect.driver.client import Client
 
+from collectors.simulator import SimulatorSource
 from kvandal.importing import (
     ImportRequest,
     ImportResult,
@@ -29,12 +30,15 @@ from reports.registers_import.documents import template
 from reports.registers_import.problems import RegisterFileError
 from reports.registers_import.rows import read_rows
 from reports.settlement import GRID_METERS, LINKS, reconcile
+from simulation import Simulation, Site
 from storage.client import StoreAddress, StoreRefusedError, connect
 from storage.forgetting import forget
 from storage.reader import Reader
 from storage.register_kinds import DECLARATIONS, RegisterKind
 from storage.registers import ALWAYS, RegisterRow, RegisterVersion, read_register, read_versions, write_version
+from stream.topics import INVENTORY
 from tests.conftest import DoorUnderTest
+from tests.servers.efficiency_site import tell
 
 NOON = datetime(2026, 11, 10, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -475,3 +479,33 @@ def test_the_begin_of_validity_is_a_day_or_a_time_with_its_zone(text: str | None
 def test_a_begin_of_validity_without_a_zone_is_refused() -> None:
     with pytest.raises(ValueError, match="--valid-from is '2026-11-01T00:00', which has no time zone"):
         parse_valid_from("2026-11-01T00:00")
+
+
+# Names of what is not there
+
+
+def test_an_import_says_which_rows_name_what_is_not_there(desk: Desk, store: Client) -> None:
+    """Stored all the same: the topology, or the contract, may come later."""
+    tell(store, INVENTORY, [*SimulatorSource(Simulation(Site.build(72, 1), 0)).inventory()])
+    (rack,) = store.query("SELECT min(identity) FROM inventory WHERE kind = 'rack'").result_rows[0]
+    header = "contract,resource_kind,resource,start\n"
+    rows = f"SLA-1,rack,{rack},2026-10-01T00:00Z\nSLA-9,rack,R-404,2026-10-01T00:00Z\n"
+    desk.bring(
+        "contract,contract_kind,party,first_day,unit,target_percent,minimum_outage_s,credit_tiers,unknown_counts_as\n"
+        "SLA-1,sla,customer A,2026-07-01,node,99.5,60,99.5:10,down\n",
+        RegisterKind.CONTRACTS,
+    )
+    result = desk.bring(header + rows, RegisterKind.ALLOCATIONS)
+    assert result.is_stored
+    of_rack, of_contract = result.unknown
+    assert of_rack == (
+        "allocations: rack 'R-404' is not in the topology (line 3); the row has no effect: correct its identity, or "
+        "bring what it names into the topology"
+    )
+    assert of_contract == (
+        "allocations: contract 'SLA-9' is no SLA contract of the register contracts (line 3); the row has no effect: "
+        "correct its number, or import the contract"
+    )
+    assert result.sentences()[1] == f"to be put right: {of_rack}"
+    known = desk.bring(header + rows.splitlines()[0] + "\n", RegisterKind.ALLOCATIONS, now=NOON + DAY)
+    assert known.unknown == ()

@@ -1,5 +1,6 @@
 """Reports take from the store's registers what no sensor tells, as it was known at their cut-off."""
 
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,10 +17,13 @@ from kvandal.settings import ClientSettings, Secret, StoreSettings
 from reports.efficiency import EfficiencySettings
 from reports.efficiency_publication import efficiency_reading
 from reports.heat_publication import read_heat_publication
+from reports.period import Period
 from reports.publishing.documents import changes_between
 from reports.publishing.freezing import evidence_of
-from reports.publishing.publication import Publication, Seal
+from reports.publishing.html import render_html
+from reports.publishing.publication import Language, Publication, Seal
 from reports.publishing.schemas import document_problems
+from reports.sustainability.publication import read_sustainability_publication
 from simulation.site import OFF_TAKER
 from storage.client import connect
 from storage.job_energy import JobEnergyKeeper
@@ -86,12 +90,14 @@ def registers(site: FilledSite, named: dict[str, str]) -> dict[RegisterKind, str
         RegisterKind.POWER_PRICES: "zone,start,duration_minutes,price_per_mwh,currency\n"
         + "".join(f"NO4,{hour:%Y-%m-%dT%H:%MZ},60,{PRICE},NOK\n" for hour in hours),
         RegisterKind.METER_CALIBRATIONS: "meter,calibrated_on,accuracy_class,certificate,next_due\n"
-        f"{named['meter']},2024-01-02,0.2S,CAL-7,2025-01-02\n",
+        f"{named['meter']},2024-01-02,0.2S,CAL-7,2025-01-02\nM-404,2024-01-02,0.2S,CAL-8,2031-01-02\n",
         RegisterKind.CONTRACTS: "contract,contract_kind,party,first_day,agreed_celsius,heat_price_per_mwh,currency,"
         "agreed_megawatts,phase,contracted_megawatts\n"
-        f"H-1,heat,{OFF_TAKER},{day},45,100,NOK,1,,\nG-1,grid,grid company,{day},,,,,phase 1,0.5\n",
+        f"H-1,heat,{OFF_TAKER},{day},45,100,NOK,1,,\n"
+        f"H-2,heat,Nobody,{day},45,100,NOK,1,,\nG-1,grid,grid company,{day},,,,,phase 1,0.5\n",
         RegisterKind.COMMISSIONING: "resource_kind,resource,phase,start,end,boundary_version\n"
-        f"rack,{named['rack']},phase 1,{hours[0]:%Y-%m-%dT%H:%MZ},{hours[12]:%Y-%m-%dT%H:%MZ},2026-1\n",
+        f"rack,{named['rack']},phase 1,{hours[0]:%Y-%m-%dT%H:%MZ},{hours[12]:%Y-%m-%dT%H:%MZ},2026-1\n"
+        f"hall,H-404,phase 1,{hours[0]:%Y-%m-%dT%H:%MZ},{hours[12]:%Y-%m-%dT%H:%MZ},2026-1\n",
         RegisterKind.MAINTENANCE: "resource_kind,resource,start,end,maintenance_kind,counts_as_exclusion\n"
         f"gpu,{named['gpu']},{hours[2]:%Y-%m-%dT%H:%MZ},{hours[5]:%Y-%m-%dT%H:%MZ},planned,yes\n",
         RegisterKind.JOB_TOKENS: f"job,tokens\n{job},1000\n",
@@ -128,7 +134,8 @@ def kpi(report: Publication, key: str) -> dict[str, Any]:
 
 def test_heat_takes_classes_contracts_and_phases_from_registers(heat: Pair) -> None:
     told, untold = (report.document for report in heat)
-    (contract,) = told["contracts"]
+    contract, of_nobody = told["contracts"]
+    assert of_nobody["coverage"] == 0.0
     assert contract["contract"]["off_taker"] == OFF_TAKER
     assert contract["contract"]["power_watts"] == pytest.approx(1e6)
     (phase,) = told["capacity"]["phases"]
@@ -163,6 +170,33 @@ def test_maintenance_is_on_the_health_axis_for_its_hours(efficiency: Pair) -> No
     told, untold = efficiency
     assert hours(told) == pytest.approx(3.0)
     assert hours(untold) == pytest.approx(0.0)
+
+
+def test_rows_that_name_what_is_not_there_are_told_in_every_report(
+    office: Office, heat: Pair, efficiency: Pair
+) -> None:
+    """What, where, and what to do; on the page, in the JSON, and by the verb, which says the publication's problems."""
+    wanted = [
+        (r"commissioning: hall 'H-404' is not in the topology \(line 3 of version \w{8}\); the row has no effect: "
+         "correct its identity, or bring what it names into the topology"),
+        (r"meter_calibrations: meter 'M-404' is not in the topology \(line 3 of version \w{8}\); .*"),
+        (r"contracts: no heat meter has the off-taker 'Nobody' of contract 'H-2' \(line 3 of version \w{8}\); nothing "
+         "is counted under it: correct the party, or the meter's attribute off_taker"),
+    ]  # fmt: skip
+    with closing(connect(office.door.address("reports"))) as client:
+        sustainable = read_sustainability_publication(
+            Reader(client), Period.parse(office.site.period.text[:7]), office.imported_at + timedelta(minutes=1)
+        )
+    for report in (heat[0], efficiency[0], sustainable):
+        assert len(report.problems) == len(wanted), report.problems
+        for pattern, problem in zip(wanted, report.problems, strict=True):
+            assert re.fullmatch(pattern, problem), problem
+        assert report.document["problems"] == [*report.problems]
+        assert "M-404" in render_html(report, Language.ENGLISH)
+    norwegian = render_html(sustainable, Language.NORWEGIAN)
+    assert "finnes ikke i topologien" in norwegian
+    assert "is not in the topology" not in norwegian
+    assert heat[1].problems == efficiency[1].problems == ()
 
 
 @pytest.mark.parametrize("kind", ["heat", "efficiency"])
