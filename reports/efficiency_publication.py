@@ -92,8 +92,12 @@ def _sections(report: EfficiencyReport) -> Iterator[Section]:
 
 def _hours(name: str, lines: Sequence[StateLine]) -> Table:
     columns = (Column("State"), Column("GPU-hours", 1, numeric=True), Column("Share, %", 2, numeric=True))
-    rows = [(line.name, line.gpu_hours, 100 * line.share) for line in lines]
+    rows = [(_capitalised(line.name), line.gpu_hours, 100 * line.share) for line in lines]
     return Table(key=name, title=name.capitalize(), columns=columns, rows=rows)
+
+
+def _capitalised(name: str) -> str:
+    return name[:1].upper() + name[1:]
 
 
 def _frame(name: str, frame: pl.DataFrame) -> Table:

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from reports.figures import JOULES_PER_MWH
 from reports.heat_report import HeatReport, HeatReportSettings, build_heat_report, document, read_heat, render_heat
+from reports.heat_statement import MeterEvidence
 from reports.period import Period
 from reports.publishing.parts import EVIDENCE_TEXT, meter_inputs, method_section, period_facts
 from reports.publishing.publication import (
@@ -58,7 +59,7 @@ def _own_page(report: HeatReport, seal: Seal | None) -> str | None:
 def _sections(report: HeatReport) -> Iterator[Section]:
     yield Section(title="Key figures", text=EVIDENCE_TEXT, blocks=[Cards(report.kpis)])
     yield Section(title=f"Course of the {report.period.span}", blocks=[report.chart])
-    yield Section(title="Statements to off-takers", blocks=[_statements(report), *_events(report)])
+    yield Section(title="Statements to off-takers", blocks=[_statements(report), *_meters(report), *_events(report)])
     yield Section(title="Conservation", blocks=[_balances(report)])
     yield Section(title="Capacity", blocks=[_phases(report), _capacity(report)])
     yield method_section(report.kpis)
@@ -82,6 +83,34 @@ def _statements(report: HeatReport) -> Table:
     ]  # fmt: skip
     nothing = "The inventory has no heat meter with the role heat_handed_over."
     return Table(key="statements", title="", columns=columns, rows=rows, nothing=nothing)
+
+
+def _meters(report: HeatReport) -> Iterator[Table]:
+    """The evidence of each statement: which meter, what it showed, and how good it is."""
+    columns = (
+        Column("Meter"), Column("Identity"), Column("Serial number"), Column("Class"), Column("Calibrated"),
+        Column("Certificate"), Column("Register at the start, MWh", 4, numeric=True),
+        Column("Register at the end, MWh", 4, numeric=True), Column("Adjustment, MWh", 4, numeric=True),
+        Column("Energy, MWh", 4, numeric=True), Column("Observed, %", 2, numeric=True, percentage=True),
+    )  # fmt: skip
+    rows = [_meter(meter) for statement in report.statements for meter in statement.meters]
+    text = (
+        "Adjustment is what events, and the way from the readings' times to the period's bounds, account for. A class "
+        "that the inventory does not state is marked as assumed."
+    )
+    if rows:
+        yield Table(key="heat meters", title="What the meters showed", columns=columns, rows=rows, text=text)
+
+
+def _meter(meter: MeterEvidence) -> tuple[Cell, ...]:
+    assumed = ", assumed" if meter.class_assumed else ""
+    return (
+        Name(meter.name), Name(meter.identity), Name(meter.serial) if meter.serial else Blank(),
+        Name(f"{meter.accuracy_class}{assumed}"), Name(meter.calibrated_at) if meter.calibrated_at else Blank(),
+        Name(meter.certificate) if meter.certificate else Blank(),
+        *(Blank() if shown is None else shown.mwh for shown in (meter.opening, meter.closing)),
+        meter.adjustment_mwh, Blank() if meter.mwh is None else meter.mwh, 100 * meter.coverage,
+    )  # fmt: skip
 
 
 def _events(report: HeatReport) -> Iterator[Table]:

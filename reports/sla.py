@@ -537,4 +537,4 @@ def _chart(days: pl.DataFrame, period: Period) -> Chart:
         "Unit-hours that were not up. Counted is downtime by contract, and is what uses the error budget up; "
         "not counted is shorter than the contract's minimum, or unknown time that counts as up."
     )
-    return Chart(f"Not up, by {period.part_name}", text, budget_chart(days, period), wide=True)
+    return Chart(f"Not up, by {period.part_name}", text, budget_chart(days, period))

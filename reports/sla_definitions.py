@@ -21,7 +21,7 @@ def definitions() -> Mapping[str, Definition]:
         ("credit", "Credit", "% of price", _UNITS,
          ("For each unit the highest tier whose limit its contractual availability is below, up to the cap; then the "
           "mean over units, weighted by the time for which each was covered."), _REGISTER),
-        ("credit_money", "Credit", "", _UNITS,
+        ("credit_money", "Credit in money", "", _UNITS,
          "Sum over units of price x share of the month for which the unit was covered x its credit.", _REGISTER),
         ("budget", "Error budget used", "%", _UNITS,
          ("Counted downtime / ((1 - target) x time that is not excluded). Above 100 % the target is missed."),

@@ -268,7 +268,7 @@ def _outages(one: ContractReport, report: CustomerReport, mark: str) -> Table:
 
 
 def _outage(outage: Outage, period: Period) -> tuple[Cell, ...]:
-    first, last = (f"{period.local(edge):%Y-%m-%d %H:%M:%S}" for edge in (outage.start, outage.end))
+    first, last = (f"{period.local(edge):%-d %b %Y %H:%M:%S}" for edge in (outage.start, outage.end))
     return (
         Name(outage.unit),
         f"{first}, began before" if outage.began_before else first,

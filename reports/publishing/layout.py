@@ -30,6 +30,7 @@ from reports.publishing.publication import (
 from reports.render import DASH, Chart, below_whole, figure, margin, number, percent, period_title
 
 NOT_AVAILABLE = "not available"
+LONG_WORD = 32  # letters from which a word, such as a digest, is broken where its column ends
 NOT_FROZEN = "Not frozen: late readings may still change these figures."
 _MONTHS_NB = (
     "januar", "februar", "mars", "april", "mai", "juni", "juli", "august", "september", "oktober", "november",
@@ -212,8 +213,9 @@ class _Layout:
 
     def cell(self, cell: Cell, column: Column) -> dict[str, Any]:
         if isinstance(cell, Blank):
-            return {"text": self.say(NOT_AVAILABLE), "blank": True}
-        return {"text": self._cell_text(cell, column), "blank": False}
+            return {"text": self.say(NOT_AVAILABLE), "blank": True, "long": False}
+        text = self._cell_text(cell, column)
+        return {"text": text, "blank": False, "long": any(len(word) >= LONG_WORD for word in text.split())}
 
     def _cell_text(self, cell: Cell, column: Column) -> str:
         if cell is None or isinstance(cell, Blank):

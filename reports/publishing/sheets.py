@@ -17,6 +17,7 @@ from xlsxwriter.worksheet import Worksheet  # type: ignore[import-untyped]
 from reports.figures import Kpi
 from reports.publishing.layout import NOT_AVAILABLE, changes_table, laid_out
 from reports.publishing.publication import Blank, Cell, Language, Name, Publication, Seal, Table, Translation
+from reports.render import digits_of_uncertainty
 
 FIGURE_COLUMNS = (
     "key", "title", "value", "unit", "plus_minus", "quality", "coverage", "share_estimated", "reason", "note",
@@ -97,13 +98,14 @@ class _Sheets:
     def _figures(self) -> None:
         rows = [_figure(kpi, self._say) for kpi in self._publication.figures]
         sheet = self._sheet(self._say("Key figures"), _widths(FIGURE_COLUMNS, rows))
-        self._rows(sheet, FIGURE_COLUMNS, [_with_blank(row) for row in rows], [None] * len(FIGURE_COLUMNS))
+        digits = [_figure_digits(kpi) for kpi in self._publication.figures]
+        self._rows(sheet, FIGURE_COLUMNS, [_with_blank(row) for row in rows], digits)
 
     def _table(self, table: Table) -> None:
         titles = [self._say(column.title) for column in table.columns]
         rows = [[self._said(cell) for cell in row] for row in table.rows]
         sheet = self._sheet(table.key, _widths(titles, rows))
-        self._rows(sheet, titles, rows, [column.digits for column in table.columns])
+        self._rows(sheet, titles, rows, [[column.digits for column in table.columns]] * len(rows))
 
     def _said(self, cell: Cell) -> Cell:
         plain = isinstance(cell, str) and not isinstance(cell, Name)
@@ -119,15 +121,19 @@ class _Sheets:
         return sheet
 
     def _rows(
-        self, sheet: Worksheet, titles: Sequence[str], rows: Sequence[Sequence[Cell]], digits: Sequence[int | None]
+        self,
+        sheet: Worksheet,
+        titles: Sequence[str],
+        rows: Sequence[Sequence[Cell]],
+        digits: Sequence[Sequence[int | None]],
     ) -> None:
         sheet.freeze_panes(1, 1)
         sheet.repeat_rows(0)
         for column, title in enumerate(titles):
             sheet.write_string(0, column, title, self._head)
-        for line, row in enumerate(rows, start=1):
+        for line, (row, decimals) in enumerate(zip(rows, digits, strict=True), start=1):
             for column, cell in enumerate(row):
-                self._cell(sheet, line, column, cell, digits[column])
+                self._cell(sheet, line, column, cell, decimals[column])
 
     def _cell(self, sheet: Worksheet, line: int, column: int, cell: Cell, digits: int | None) -> None:
         if isinstance(cell, Blank):
@@ -144,6 +150,13 @@ class _Sheets:
             form = "General" if digits is None else "#,##0" + ("." + "0" * digits if digits else "")
             self._numbers[digits] = self._book.add_format({"num_format": form, "valign": "top"})
         return self._numbers[digits]
+
+
+def _figure_digits(kpi: Kpi) -> list[int | None]:
+    """Decimals by column: of value and uncertainty as a page shows them, of shares four."""
+    shown = kpi.digits if kpi.plus_minus is None else digits_of_uncertainty(kpi.plus_minus)
+    told = {"value": shown, "plus_minus": shown, "coverage": 4, "share_estimated": 4}
+    return [told.get(column) for column in FIGURE_COLUMNS]
 
 
 def _with_blank(row: tuple[Cell, ...]) -> tuple[Cell, ...]:

@@ -48,7 +48,11 @@ def _bars(rows: pl.DataFrame) -> alt.Chart:
 
 
 def _line(rows: pl.DataFrame) -> alt.Chart:
-    y = alt.Y("ipue:Q", title="iPUE", scale=alt.Scale(zero=False, padding=10), axis=alt.Axis(tickCount=4))
+    known = rows["ipue"].drop_nulls().to_list()
+    # A single month has no spread from which a scale could follow.
+    room = max(0.01, 0.1 * (max(known) - min(known)))
+    scale = alt.Scale(domain=[min(known) - room, max(known) + room], nice=True)
+    y = alt.Y("ipue:Q", title="iPUE", scale=scale, axis=alt.Axis(tickCount=4))
     base: alt.Chart = alt.Chart(chart_data(rows.select("label", "ipue")))
     line: alt.Chart = base.mark_line(color=LINE, strokeWidth=2, point=alt.OverlayMarkDef(size=36, color=LINE))
     return line.encode(x=_x(rows, labels=True), y=y).properties(width=_WIDTH, height=90)

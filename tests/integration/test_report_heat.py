@@ -13,9 +13,13 @@ from clickhouse_connect.driver.client import Client
 
 from catalogue import ResourceKind, resource_id
 from collectors.simulator import SimulatorSource
+from kvandal.publishing import Format, PublishRequest, render
+from reports.figures import Quality
 from reports.heat_account import HeatContract, HeatSettings
+from reports.heat_publication import read_heat_publication
 from reports.heat_report import HeatReportSettings, read_heat, write_heat_report
 from reports.period import Period
+from reports.publishing.schemas import document_problems
 from simulation import Simulation, Site
 from simulation.site import OFF_TAKER
 from storage.client import StoreAddress, connect
@@ -31,6 +35,7 @@ from tests.conftest import DoorUnderTest
 
 pytest.importorskip("chdb")
 pytest.importorskip("CoolProp")
+pytest.importorskip("typst")
 
 HOUR_S = 3600
 # A whole day that is still kept raw; rows that are older than their table's TTL vanish at insert.
@@ -98,6 +103,31 @@ def test_report_of_a_simulated_day_is_what_really_happened(
     assert page.name == f"heat-{DAY.text}.html"
     assert OFF_TAKER in page.read_text(encoding="utf-8")
     _check_views(address)
+    _check_year(address, simulation, page.parent)
+
+
+def _check_year(address: StoreAddress, simulation: Simulation, folder: Path) -> None:
+    """Of a year with a day's readings: what they count, by the quarter hours that are kept, and that it is little."""
+    year = Period.parse(DAY.text[:4])
+    first_s = max(simulation.start_s, year.start.timestamp())
+    last_s = min(DAY.end.timestamp() + HOUR_S, year.end.timestamp())
+    truth = simulation.truth.facility(first_s, last_s)
+    with closing(connect(address)) as client:
+        report = read_heat_publication(Reader(client), year, NOW)
+    figures = {kpi.definition.key: kpi for kpi in report.figures}
+    for key, joules in (("heat_handed_over", truth.handed_over), ("heat_rejected", truth.rejected)):
+        found = figures[key]
+        # The readings at either end have none before or after them.
+        assert found.value == pytest.approx(joules / 3.6e9, rel=0.01), key
+        assert found.quality is Quality.ESTIMATED, key
+        assert found.evidence is not None
+        assert found.evidence.coverage == pytest.approx((last_s - first_s) / year.seconds, rel=0.05), key
+    assert figures["erf"].value == pytest.approx(truth.handed_over / truth.meter[0], rel=0.01)
+    assert figures["heat_available"].value is None
+    assert report.complete == (year.end <= NOW)
+    assert not [*document_problems("heat", report.document)]
+    files = render(report, PublishRequest(out=folder, formats=tuple(Format)))
+    assert {*files} == {f"heat-{year.text}.{ending}" for ending in Format}
 
 
 def _check_balances(document: dict[str, Any], simulation: Simulation) -> None:
