@@ -86,31 +86,47 @@ def _statements(report: HeatReport) -> Table:
 
 
 def _meters(report: HeatReport) -> Iterator[Table]:
-    """The evidence of each statement: which meter, what it showed, and how good it is."""
-    columns = (
-        Column("Meter"), Column("Identity"), Column("Serial number"), Column("Class"), Column("Calibrated"),
-        Column("Certificate"), Column("Register at the start, MWh", 4, numeric=True),
-        Column("Register at the end, MWh", 4, numeric=True), Column("Adjustment, MWh", 4, numeric=True),
-        Column("Energy, MWh", 4, numeric=True), Column("Observed, %", 2, numeric=True, percentage=True),
-    )  # fmt: skip
-    rows = [_meter(meter) for statement in report.statements for meter in statement.meters]
-    text = (
-        "Adjustment is what events, and the way from the readings' times to the period's bounds, account for. A class "
-        "that the inventory does not state is marked as assumed."
+    """The evidence of each statement: which meters, how good they are, and what they showed."""
+    meters = [meter for statement in report.statements for meter in statement.meters]
+    if not meters:
+        return
+    of_meter = ("Meter", "Identity", "Serial number", "Class", "Calibrated", "Certificate")
+    yield Table(
+        key="heat meters",
+        title="Heat meters",
+        columns=[Column(title) for title in of_meter],
+        rows=[_meter(meter) for meter in meters],
     )
-    if rows:
-        yield Table(key="heat meters", title="What the meters showed", columns=columns, rows=rows, text=text)
+    shown = ("At the start, MWh", "At the end, MWh", "Adjustment, MWh", "Energy, MWh")
+    yield Table(
+        key="heat registers",
+        title="What their registers showed",
+        columns=(
+            Column("Meter"),
+            *(Column(title, 4, numeric=True) for title in shown),
+            Column("Observed, %", 2, numeric=True, percentage=True),
+        ),
+        rows=[_register(meter) for meter in meters],
+        text=(
+            "Adjustment is what events, and the way from the readings' times to the period's bounds, account for: "
+            "energy less what the register moved."
+        ),
+    )
 
 
 def _meter(meter: MeterEvidence) -> tuple[Cell, ...]:
     assumed = ", assumed" if meter.class_assumed else ""
-    return (
-        Name(meter.name), Name(meter.identity), Name(meter.serial) if meter.serial else Blank(),
-        Name(f"{meter.accuracy_class}{assumed}"), Name(meter.calibrated_at) if meter.calibrated_at else Blank(),
-        Name(meter.certificate) if meter.certificate else Blank(),
-        *(Blank() if shown is None else shown.mwh for shown in (meter.opening, meter.closing)),
-        meter.adjustment_mwh, Blank() if meter.mwh is None else meter.mwh, 100 * meter.coverage,
-    )  # fmt: skip
+    told = (meter.serial, f"{meter.accuracy_class}{assumed}", meter.calibrated_at, meter.certificate)
+    return Name(meter.name), Name(meter.identity), *(Name(text) if text else Blank() for text in told)
+
+
+def _register(meter: MeterEvidence) -> tuple[Cell, ...]:
+    told = (
+        *(None if shown is None else shown.mwh for shown in (meter.opening, meter.closing)),
+        meter.adjustment_mwh,
+        meter.mwh,
+    )
+    return Name(meter.name), *(Blank() if value is None else value for value in told), 100 * meter.coverage
 
 
 def _events(report: HeatReport) -> Iterator[Table]:

@@ -112,6 +112,8 @@ def number(value: float | None, digits: int | None = None) -> str:
     if value is None:
         return DASH
     text = f"{value:,.{digits_of(value) if digits is None else digits}f}"
+    if not text.strip("-0.,"):
+        text = text.removeprefix("-")  # what rounds to nothing has no sign
     return text.replace(",", THIN_SPACE).replace("-", MINUS)
 
 
