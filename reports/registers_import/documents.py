@@ -45,8 +45,8 @@ stored: correct the older row in the same file, or withdraw it.
 **Names of what is not there.** A row about a resource, a meter, an off-taker or an SLA contract that neither the
 topology nor another register has is stored, since what it names may come later; until then it has no effect. The import
 says so (`to be put right: …`, with the line and what to do), also with `--dry-run`, and so does every report whose
-period it is about: on standard error, on its page, and in its JSON under `problems`. Jobs of `job_tokens` are not looked
-up.
+period it is about: on standard error, on its page, and in its JSON under `problems`. Jobs of `job_tokens` are not
+looked up.
 
 **Settlement.** The grid company's quarter hours are held against the site's meters: `reports/settlement.py` gives the
 residual by quarter hour, day and period, the largest differences, and whether the residual lies within the meters'

@@ -110,18 +110,19 @@ def _check_year(address: StoreAddress, simulation: Simulation, folder: Path) -> 
     """Of a year with a day's readings: what they count, by the quarter hours that are kept, and that it is little."""
     year = Period.parse(DAY.text[:4])
     first_s = max(simulation.start_s, year.start.timestamp())
-    last_s = min(DAY.end.timestamp() + HOUR_S, year.end.timestamp())
-    truth = simulation.truth.facility(first_s, last_s)
+    truth = simulation.truth.facility(first_s, DAY.end.timestamp())
+    known_s = DAY.end.timestamp() - first_s
     with closing(connect(address)) as client:
         report = read_heat_publication(Reader(client), year, NOW)
     figures = {kpi.definition.key: kpi for kpi in report.figures}
     for key, joules in (("heat_handed_over", truth.handed_over), ("heat_rejected", truth.rejected)):
         found = figures[key]
-        # The readings at either end have none before or after them.
-        assert found.value == pytest.approx(joules / 3.6e9, rel=0.01), key
+        # Of the hour after the day nothing true is known but that it was like the others, if it is of this year.
+        assert found.value is not None, key
+        assert 0.99 < found.value / (joules / 3.6e9) < 1 + 1.5 * HOUR_S / known_s, key
         assert found.quality is Quality.ESTIMATED, key
         assert found.evidence is not None
-        assert found.evidence.coverage == pytest.approx((last_s - first_s) / year.seconds, rel=0.05), key
+        assert 0.95 < found.evidence.coverage / (known_s / year.seconds) < 1 + 1.5 * HOUR_S / known_s, key
     assert figures["erf"].value == pytest.approx(truth.handed_over / truth.meter[0], rel=0.01)
     assert figures["heat_available"].value is None
     assert report.complete == (year.end <= NOW)

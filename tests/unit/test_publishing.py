@@ -30,6 +30,7 @@ from reports.publishing.publication import (
     Words,
 )
 from reports.publishing.sheets import render_csv, render_xlsx
+from reports.render import figure, number
 
 typst = pytest.importorskip("typst")
 from reports.publishing.pdf import render_pdf  # noqa: E402 - only where Typst is installed
@@ -132,10 +133,10 @@ def test_a_missing_value_is_marked_and_never_zero() -> None:
     cards, table = page["sections"][0]["blocks"][:2]
     assert cards["cards"][1]["value"] == "not available"
     assert cards["cards"][1]["reason"] == "No water register was imported."
-    assert [row[1] for row in table["rows"]] == [
-        {"text": "1\u2009234.50", "blank": False},
-        {"text": "not available", "blank": True},
-        {"text": "\u2013", "blank": False},
+    assert [(row[1]["text"], row[1]["blank"]) for row in table["rows"]] == [
+        ("1\u2009234.50", False),
+        ("not available", True),
+        ("\u2013", False),
     ]
     lines = list(csv.DictReader(io.StringIO(render_csv(publication(), Language.ENGLISH))))
     assert (lines[1]["value"], lines[1]["quality"]) == ("", "not available")
@@ -174,3 +175,29 @@ def test_a_language_that_a_report_is_not_written_in_is_refused() -> None:
     page = laid_out(translated, Language.NORWEGIAN)
     assert page["sections"][0]["title"] == "Alt"
     assert page["sections"][0]["blocks"][1]["rows"][1][0]["text"] == "silent"  # a name stays what it is
+
+
+def test_an_availability_is_never_rounded_up_to_100_percent() -> None:
+    """Four nines and more are what contracts are about: 99.99996 % of a month is a second down."""
+    words = Definition(key="a", title="Availability", unit="%", boundary="", method="", source="")
+    evidence = Evidence(coverage=1.0, share_estimated=0.0)
+    shown = [figure(Kpi(words, value, "%", evidence, digits=4)) for value in (99.99996, 99.9912, 100.0)]
+    assert shown == ["99.9999", "99.9912", "100.0000"]
+    column = Column("Contractual, %", 4, numeric=True, percentage=True)
+    table = Table(key="t", title="", columns=(column,), rows=[(99.99996,), (100.0,)])
+    page = laid_out(replace(publication(), sections=(Section(title="", blocks=[table]),)), Language.ENGLISH)
+    (block,) = page["sections"][0]["blocks"]
+    assert [row[0]["text"] for row in block["rows"]] == ["99.9999", "100.0000"]
+
+
+def test_what_rounds_to_nothing_has_no_sign() -> None:
+    assert [number(value, 2) for value in (-0.004, -0.006, 0.0)] == ["0.00", "\u22120.01", "0.00"]
+
+
+def test_what_is_for_the_operator_comes_first_and_digests_may_be_broken() -> None:
+    told = replace(publication("ab" * 32), problems=("contracts: a row names nobody",))
+    page = laid_out(told, Language.ENGLISH)
+    assert page["sections"][0]["title"] == "To be put right"
+    assert page["sections"][0]["blocks"][0]["paragraphs"] == ["contracts: a row names nobody"]
+    rows = page["sections"][1]["blocks"][1]["rows"]
+    assert [row[0]["long"] for row in rows] == [True, False, False]
