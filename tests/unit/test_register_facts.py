@@ -9,13 +9,13 @@ from catalogue import ResourceKind, resource_id
 from reports.period import Period
 from reports.register_facts import (
     CALIBRATIONS,
-    METER_KINDS,
     calibrated,
     grid_phases,
     heat_contracts,
     latest_calibrations,
     overdue,
 )
+from reports.register_names import METER_KINDS
 from storage.register_kinds import DECLARATIONS, RegisterKind
 
 OCTOBER = Period.parse("2026-10")
