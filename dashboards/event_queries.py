@@ -164,6 +164,15 @@ def job_values() -> str:
     )
 
 
+def largest_jobs(count: int) -> str:
+    """A series: each of the jobs that held most GPU time in the range, and the others together."""
+    most = (
+        f"SELECT job FROM jobs FINAL WHERE {HELD} AND {CHOSEN_CUSTOMERS} GROUP BY job "
+        f"ORDER BY sum({held_seconds()}) DESC, job LIMIT {count}"
+    )
+    return f"if(job IN ({most}), job, 'all others')"
+
+
 def customer_values() -> str:
     return f"SELECT DISTINCT customer FROM jobs FINAL WHERE {HELD} ORDER BY customer"
 

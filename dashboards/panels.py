@@ -122,6 +122,7 @@ def lines(
     looks: Looks | None = None,
     width: int = 12,
     height: int = 8,
+    empty: str = NOTHING_READ,
 ) -> Placed:
     """Lines over time: a line for each column, or with `named` one for each value of the column `series`."""
     builder = _time_series(stacked=stacked, bars=bars).with_target(targets.time_series(sql))
@@ -129,7 +130,9 @@ def lines(
         builder = builder.display_name(SERIES_NAME)
     if look.steps and not stacked:
         builder = builder.thresholds_style(common.GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED))
-    return _placed(about, builder.build(), look, looks or {}, width, height)
+    placed = _placed(about, builder.build(), look, looks or {}, width, height)
+    placed.defaults.no_value = empty
+    return placed
 
 
 def own_lines(about: About, asks: Sequence[PrometheusQuery], look: Look, *, width: int = 8, height: int = 7) -> Placed:
@@ -187,7 +190,9 @@ def state_lines(about: About, sql: str, look: Look, *, width: int = 12, height: 
     return _placed(about, builder.build(), look, {}, width, height)
 
 
-def ranking(about: About, sql: str, look: Look, *, width: int = 8, height: int = 8) -> Placed:
+def ranking(
+    about: About, sql: str, look: Look, *, width: int = 8, height: int = 8, empty: str = NOTHING_READ
+) -> Placed:
     """Horizontal bars: `sql` answers a name and one number, the longest first."""
     builder = (
         bargauge.Panel()
@@ -196,7 +201,9 @@ def ranking(about: About, sql: str, look: Look, *, width: int = 8, height: int =
         .display_mode(BarGaugeDisplayMode.BASIC)
         .with_target(targets.table(sql))
     )
-    return _placed(about, builder.build(), look, {}, width, height)
+    placed = _placed(about, builder.build(), look, {}, width, height)
+    placed.defaults.no_value = empty
+    return placed
 
 
 def _time_series(*, stacked: bool, bars: bool) -> timeseries.Panel:

@@ -208,7 +208,7 @@ def _figure(panel: Json, answer: Answer, scene: Scene) -> str:
     for name, value in zip(answer.names, answer.rows[0], strict=True):
         shown = FieldLook.of(panel, name).show(value)
         label = f"<small>{escape(name)}</small>" if len(answer.names) > 1 else ""
-        cells.append(f"<p{_ink(shown.colour)}>{escape(shown.text)}{label}</p>")
+        cells.append(f"<p>{_inked(shown.colour, escape(shown.text))}{label}</p>")
     return "".join(cells)
 
 
@@ -252,8 +252,8 @@ def _plan(panel: Json, answer: Answer) -> str:
 def _cell(look: FieldLook, value: object, side: str, links: Links | None = None) -> str:
     shown = look.show(value)
     if shown.colour and look.is_filled:
-        return f'<td class="filled" style="background:{shown.colour}">{escape(shown.text)}</td>'
-    return f"<td{side}{_ink(shown.colour)}>{_linked(look, value, shown.text, links)}</td>"
+        return f'<td class="filled" style="--said:{shown.colour}">{escape(shown.text)}</td>'
+    return f"<td{side}>{_inked(shown.colour, _linked(look, value, shown.text, links))}</td>"
 
 
 def _linked(look: FieldLook, value: object, text: str, links: Links | None) -> str:
@@ -266,8 +266,9 @@ def _side(answer: Answer, name: str) -> str:
     return ' class="text"' if "String" in kind or "Date" in kind else ""
 
 
-def _ink(colour: str | None) -> str:
-    return f' style="color:{colour}"' if colour else ""
+def _inked(colour: str | None, html: str) -> str:
+    """In a colour that the style sheet makes darker on light paper, lighter on dark."""
+    return f'<span class="inked" style="--said:{colour}">{html}</span>' if colour else html
 
 
 def _ranking(panel: Json, answer: Answer, scene: Scene) -> str:

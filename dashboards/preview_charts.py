@@ -22,7 +22,10 @@ PALETTE = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E0A100", "#56B4E9", "#8F5FC4", "#7A5B3E", "#6E7681", "#3B9C9C",
 )  # fmt: skip
 _MOST_LEGENDS = 8
-_LEAST_BARS = 48  # that fit into the range: a lonely bar is no wider
+_LEAST_BARS = 48  # that fit into the range: one or two lonely bars are no wider
+_MOST_BAR_WIDTH = 60.0  # pixels
+_WHOLE_LABEL = "datum.value == floor(datum.value) ? datum.label : ''"
+_LARGE_COUNT = 1e5  # from here on counts are labelled by thousands
 _TICK_WIDTH = 80  # pixels of an instant's label and what is free beside it
 _LEVEL = " / "  # between the levels of a place's name
 
@@ -53,9 +56,12 @@ def line_chart(panel: Json, answer: Answer, span: Span, moments: Sequence[Moment
     look = FieldLook.of(panel, "")
     factor, unit = scale_of([value for _, _, value in points], look.unit)
     names = list(dict.fromkeys(name for _, name, _ in points))
-    rows = [{"time": time.isoformat(), "series": name, "value": value * factor} for time, name, value in points]
     stacked = (look.settings.get("custom.stacking") or {}).get("mode") == "normal"
     bars = look.settings.get("custom.drawStyle") == "bars"
+    bar = _bar_length([time for time, *_ in points], span) if bars else timedelta(0)
+    rows = [  # a bar stands in the middle of its bucket
+        {"time": (time + bar / 2).isoformat(), "series": name, "value": value * factor} for time, name, value in points
+    ]
     encoding: dict[str, Any] = {
         "x": _time_axis(span),
         "y": alt.Y(
@@ -63,7 +69,7 @@ def line_chart(panel: Json, answer: Answer, span: Span, moments: Sequence[Moment
             title=unit or None,
             stack="zero" if stacked else None,
             scale=_value_scale([value * factor for *_, value in points], from_zero=stacked or bars),
-            axis=alt.Axis(tickCount=5, format="~s" if unit == "" else ",~r"),
+            axis=_value_labels([value * factor for *_, value in points], unit),
         ),
         "color": alt.Color(
             "series:N",
@@ -74,7 +80,7 @@ def line_chart(panel: Json, answer: Answer, span: Span, moments: Sequence[Moment
         ),
     }
     base = alt.Chart(_data(rows)).encode(**encoding)
-    layers: list[alt.Chart] = [_mark(base, rows, stacked=stacked, bars=bars, span=span)]
+    layers: list[alt.Chart] = [_mark(base, rows, stacked=stacked, bar=bar, span=span)]
     if not stacked and not bars:
         layers += _threshold_rules(look, factor, [value * factor for *_, value in points])
     layers += [_moment_rules(moments, span)] if moments else []
@@ -89,30 +95,36 @@ def _moment_rules(moments: Sequence[Moment], span: Span) -> alt.Chart:
 
 
 def _value_scale(values: Sequence[float], *, from_zero: bool) -> alt.Scale:
-    """A line that never moves gets room around it; without, its axis would be labelled beside its value."""
+    """A line gets room on both sides: none runs along the picture's edge, and one that never moves has an axis."""
     low, high = min(values), max(values)
-    if from_zero or high > low:
-        return alt.Scale(zero=from_zero, nice=True)
-    room = abs(low) * 0.1 or 1.0
-    return alt.Scale(domain=[low - room if low else 0.0, high + room], nice=True)
+    if from_zero:
+        return alt.Scale(zero=True, nice=True)
+    room = (high - low) * 0.05 or abs(low) * 0.1 or 1.0
+    return alt.Scale(domain=[low - room if low - room >= 0 or low < 0 else 0.0, high + room], nice=True)
 
 
-def _mark(base: alt.Chart, rows: Sequence[Json], *, stacked: bool, bars: bool, span: Span) -> Any:  # noqa: ANN401 - altair's marks are untyped
-    if bars:
-        buckets = sorted({row["time"] for row in rows})
-        length = span.end - span.start
-        share = min(_least_gap(buckets) or timedelta(hours=1), length / _LEAST_BARS) / length
-        return base.mark_bar(size=max(2.0, min(40.0, 0.8 * share * span.width)), opacity=0.85, clip=True)
+def _value_labels(values: Sequence[float], unit: str) -> alt.Axis:
+    """Counts have whole numbers, and the large ones thousands."""
+    counted = all(value == int(value) for value in values)
+    form = "~s" if unit == "" and max(map(abs, values)) >= _LARGE_COUNT else ",~r"
+    return alt.Axis(tickCount=5, format=form, labelExpr=_WHOLE_LABEL if counted else alt.Undefined)
+
+
+def _bar_length(times: Sequence[datetime], span: Span) -> timedelta:
+    buckets = sorted(set(times))
+    gap = min((after - before for before, after in pairwise(buckets)), default=timedelta(hours=1))
+    return gap if len(buckets) > 2 else min(gap, (span.end - span.start) / _LEAST_BARS)
+
+
+def _mark(base: alt.Chart, rows: Sequence[Json], *, stacked: bool, bar: timedelta, span: Span) -> Any:  # noqa: ANN401 - altair's marks are untyped
+    if bar:
+        width = 0.8 * bar / (span.end - span.start) * span.width
+        return base.mark_bar(size=max(2.0, min(_MOST_BAR_WIDTH, width)), opacity=0.85, clip=True)
     if stacked:
         return base.mark_area(opacity=0.8, line=False, interpolate="step-after", clip=True)
     # A series of one point has no line.
     sparse = len(rows) < 4 * len({row["series"] for row in rows})
     return base.mark_line(strokeWidth=1.6, clip=True, point=alt.OverlayMarkDef(size=14) if sparse else False)
-
-
-def _least_gap(times: Sequence[str]) -> timedelta | None:
-    moments = [datetime.fromisoformat(time) for time in times]
-    return min((after - before for before, after in pairwise(moments)), default=None)
 
 
 def _threshold_rules(look: FieldLook, factor: float, values: Sequence[float]) -> list[alt.Chart]:
@@ -208,7 +220,9 @@ def _time_axis(span: Span, column: str = "time") -> alt.X:
     domain = [span.start.isoformat(), span.end.isoformat()]
     days = (span.end - span.start) > timedelta(days=2)
     ticks = max(2, min(6, span.width // _TICK_WIDTH))
-    axis = alt.Axis(format="%d %b" if days else "%H:%M", tickCount=ticks, labelOverlap=True, grid=False)
+    axis = alt.Axis(
+        format="%d %b" if days else "%H:%M", tickCount=ticks, labelOverlap=True, labelFlush=False, grid=False
+    )
     return alt.X(f"{column}:T", title=None, scale=alt.Scale(domain=domain, type="utc"), axis=axis)
 
 
@@ -220,9 +234,9 @@ def _legend(names: Sequence[str], width: int, *, filled: bool) -> alt.Legend | N
     """Beyond a few lines a legend takes the picture's place."""
     if len(names) > _MOST_LEGENDS:
         return None
-    columns = max(1, int(width // (max(map(len, names)) * 6.2 + 34)))  # pixels of a letter and of a symbol
+    columns = max(1, int(width // (max(map(len, names)) * 6.2 + 42)))  # pixels of a letter and of a symbol
     return alt.Legend(
-        orient="bottom", columns=columns, symbolType="square" if filled else "stroke", labelLimit=190,
+        orient="bottom", columns=columns, symbolType="square" if filled else "stroke", labelLimit=190, columnPadding=14,
         symbolStrokeWidth=0 if filled else 3, symbolSize=80,
     )  # fmt: skip
 
@@ -237,7 +251,7 @@ def _svg(chart: alt.TopLevelMixin) -> str:
         background="transparent", font="system-ui, sans-serif", padding=2, view=alt.ViewConfig(stroke=None)
     ).configure_axis(
         labelColor=_INK, titleColor=_INK, domainColor=_RULE, tickColor=_RULE, gridColor=_RULE, labelFontSize=11,
-        titleFontSize=11, titleFontWeight="normal",
+        titleFontSize=11, titleFontWeight="normal", titlePadding=8,
     ).configure_legend(labelColor=_INK, labelFontSize=11, padding=0, offset=6, rowPadding=1)  # fmt: skip
     svg = vl_convert.vegalite_to_svg(drawable(styled.to_dict(validate=False)), vl_version=_VEGA_LITE)
     return _themed(svg)

@@ -28,7 +28,8 @@ _log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 NOW = "now"
-# How wide the window is, if the browser tells: pictures are then drawn for it. Chromium does, once it was asked.
+# How wide the window is, if the browser tells: pictures are then drawn for it. Chromium does, once it was asked, and
+# comes again at once where that is critical.
 _WIDTH_HINT = "Sec-CH-Viewport-Width"
 _LEAST_WIDTH, _MOST_WIDTH = 900, 4000
 RANGES = ("now-15m", "now-1h", "now-3h", "now-6h", "now-24h", "now-7d", "now-30d")
@@ -200,7 +201,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Type": "text/plain; charset=utf-8", **(headers or {})}.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("Accept-CH", _WIDTH_HINT)
+        for asking in ("Accept-CH", "Critical-CH"):
+            self.send_header(asking, _WIDTH_HINT)
         self.send_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'")
         self.end_headers()
         self.wfile.write(body)

@@ -530,11 +530,15 @@ def _recent_of_racks(table: Table, readings: Sequence[Reading], choices: tuple[C
 
 
 def elevation(table: Table, readings: Sequence[Reading], choices: tuple[Choice, ...], value: str) -> str:
-    """Row, Column and value of every GPU of a rack: its trays from top to bottom, their GPUs from left to right."""
+    """Row, Column and value of every GPU of a rack: its trays from top to bottom, their GPUs from left to right.
+
+    Trays go by the last level of their names: all are in one rack.
+    """
     scope = Scope((ResourceKind.GPU,), choices)
     standing = f"SELECT *, row_number() OVER (PARTITION BY tray_name ORDER BY name) AS place FROM ({scope.places})"
     return (
-        f'SELECT tray_name AS "Row", concat(\'GPU \', toString(standing.place - 1)) AS "Column", {value} AS value\n'
+        f"SELECT arrayElement(splitByString(' / ', tray_name), -1) AS \"Row\", "
+        f"concat('GPU ', toString(standing.place - 1)) AS \"Column\", {value} AS value\n"
         f"FROM ({standing}) AS standing\nLEFT JOIN (\n{_recent(table, readings, scope)}\n) AS reading "
         'ON reading.resource = standing.resource\nORDER BY "Row", "Column"'
     )

@@ -9,7 +9,7 @@ from dashboards.boards.jobs import CUSTOMER
 from dashboards.boards.shared import TO_CUSTOMER, TO_JOB, Row, job_mark
 from dashboards.looks import COUNTED, INSTANT, JOULES_PER_WATT_HOUR, NEARLY_ALL_STEPS, SHARE, WATT_HOURS, Look, tinted
 from dashboards.metrics import GPU_ENERGY, GPU_SM_ACTIVE, GPU_STATE
-from dashboards.panels import About, lines, ranking, rows
+from dashboards.panels import NOTHING_HAPPENED, About, lines, ranking, rows
 from dashboards.queries import Scope, Tier, by_resource, mean, total, worst
 
 GPUS = Scope((ResourceKind.GPU,))
@@ -102,6 +102,7 @@ def _jobs() -> Row:
             ),
             events.faults_on_held(),
             COUNTED,
+            empty=NOTHING_HAPPENED,
         ),
         rows(
             About(title="Jobs", why="From the customer to each of his jobs."),

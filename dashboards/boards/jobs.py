@@ -32,6 +32,7 @@ CUSTOMER = Listed("customer", "Customer", events.customer_values())
 JOB = Listed("job", "Job", events.job_values(), several=False)
 HELD = Scope((ResourceKind.GPU,), conditions=(events.held_resources(events.NAMED_JOB),))
 RUNS = events.while_job_ran()
+JOBS_TOLD_APART = 7  # more colours nobody tells apart
 
 _POWER, _CLOCK, _SM = mean(GPU_POWER), mean(GPU_SM_CLOCK), mean(GPU_SM_ACTIVE)
 _TENSOR, _SENT = mean(GPU_TENSOR_ACTIVE), mean(GPU_NVLINK_TRANSMIT)
@@ -82,8 +83,8 @@ def _running() -> Row:
             height=9,
         ),
         lines(
-            About(title="GPUs held by job", why="Gaps between jobs are capacity that nobody used."),
-            events.gpus_held_over_time("job"),
+            About(title="GPUs held by job", why="The largest by name; gaps are capacity that nobody used."),
+            events.gpus_held_over_time(events.largest_jobs(JOBS_TOLD_APART)),
             COUNTED,
             named=True,
             stacked=True,

@@ -25,7 +25,7 @@ def board() -> Board:
             "tell Prometheus. Lost rows must be zero."
         ),
         rows=(_figures(), _frames(), _sources(), _agents(), _agents_more(), _ingest()),
-        since="now-3h",
+        since="now-1h",
     )
 
 
@@ -124,7 +124,7 @@ def _sources() -> Row:
             About(title="Sources that are silent longest", why="The first to visit."),
             silent,
             {"Silent for": tinted(replace(SECONDS, decimals=0, steps=DELAY_STEPS)), "Last tick": INSTANT},
-            width=9,
+            width=10,
         ),
         rows(
             About(
@@ -133,7 +133,7 @@ def _sources() -> Row:
             ),
             gaps,
             {"Missing": tinted(replace(COUNTED, steps=ANY_IS_BAD))},
-            width=9,
+            width=8,
         ),
         rows(
             About(title="Hours computed", why="Ranges beyond a week read the hours: they must be up to date."),

@@ -262,7 +262,7 @@ def _meters() -> Row:
         ),
         lines(
             About(
-                title="Voltage of each meter, of its own mean",
+                title="Voltage against its mean",
                 why="Each against its own mean of the range: levels differ, sags do not.",
                 of=(METER_VOLTAGE,),
             ),

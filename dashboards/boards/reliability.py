@@ -22,6 +22,7 @@ GPUS = Scope((ResourceKind.GPU,), CHOICES)
 XID = "kind = 'xid'"
 FAULT = "kind != 'restored'"  # that something is back is none
 OTHER_FAULT = f"{FAULT} AND kind != 'xid'"
+NO_XIDS = "no XIDs in this range"
 _STATE = worst(GPU_STATE)
 
 
@@ -37,7 +38,7 @@ def board() -> Board:
         choices=CHOICES,
         marks=marks(CHOICES),
         rows=(_figures(), _over_time(), _where(), _meaning(), _told()),
-        since="now-7d",
+        since="now-30d",
         refresh="5m",
     )
 
@@ -93,6 +94,7 @@ def _over_time() -> Row:
             stacked=True,
             bars=True,
             width=8,
+            empty=NO_XIDS,
         ),
         lines(
             About(title="Faults by kind", why="Which part of the plant breaks the jobs."),
@@ -102,6 +104,7 @@ def _over_time() -> Row:
             stacked=True,
             bars=True,
             width=8,
+            empty=NOTHING_HAPPENED,
         ),
         lines(
             About(title="GPUs that cannot be read", why="Lost capacity, and how fast it comes back.", of=(GPU_STATE,)),
@@ -124,6 +127,7 @@ def _where() -> Row:
             About(title="GPUs with most XIDs", why="Candidates for replacement."),
             events.events_by_place(Place.NAME, "GPU", XID, CHOICES),
             COUNTED,
+            empty=NO_XIDS,
         ),
         ranking(
             About(
@@ -132,11 +136,13 @@ def _where() -> Row:
             ),
             events.events_by_place(Place.TRAY, "Node", FAULT, CHOICES),
             COUNTED,
+            empty=NOTHING_HAPPENED,
         ),
         ranking(
             About(title="Racks with most faults", why="Power, coolant and fabric are shared here."),
             events.events_by_place(Place.RACK, "Rack", FAULT, CHOICES),
             COUNTED,
+            empty=NOTHING_HAPPENED,
         ),
     )
 
@@ -149,8 +155,9 @@ def _meaning() -> Row:
             About(title="What the XIDs mean", why="From the number to what is to be done, by the catalogue of XIDs."),
             events.xid_ranking(),
             {"Events": COUNTED, "GPUs": COUNTED, "Runbook": Look(link=TO_RUNBOOK)},
-            width=12,
+            width=14,
             height=9,
+            empty=NO_XIDS,
         ),
         rows(
             About(
@@ -179,7 +186,7 @@ def _meaning() -> Row:
                 "Remap failed": tinted(look_of(HEALTH_REMAP_FAILURE)),
                 "Uncorrectable": replace(COUNTED, steps=ANY_IS_BAD),
             },
-            width=12,
+            width=10,
             height=9,
             empty="no GPU asks for anything",
         ),

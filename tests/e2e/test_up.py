@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import time
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import pytest
 import requests
 
 from catalogue import TABLES
+from dashboards.board import Page
+from dashboards.boards.reliability import NO_XIDS
+from dashboards.panels import NOTHING_HAPPENED
 from kvandal.simulating import SimulatedSite
 from storage.client import StoreAddress, connect
 from stream.frame import FrameHeader, decode_header
@@ -23,6 +27,9 @@ GPUS = 64
 MONTH_TIMEOUT_S = 150.0  # half a minute on two cores that do nothing else
 LIVE_TIMEOUT_S = 60.0
 DOOR, PREVIEWS = "ClickHouse  ", "dashboards  "  # what stands before their addresses
+GOOD_TO_BE_EMPTY = {
+    NOTHING_HAPPENED, NO_XIDS, "every link is up", "no GPU asks for anything", "Asks Prometheus: Grafana shows it.",
+}  # fmt: skip
 MARGIN_S = 600  # of readings on both sides of the month
 
 pytestmark = pytest.mark.timeout(400)
@@ -183,7 +190,7 @@ def assert_nothing_lost_or_doubled(site: Site, *, starts: int | None) -> None:
 
 
 def assert_dashboards_are_served(site: Site) -> None:
-    """At the address that it prints: the site's page, with a figure of the site's power now."""
+    """At the address that it prints: the site's page, with a figure of the site's power now, and the month's pages."""
     address = site.running.log.partition(PREVIEWS)[2].split()[0]
     power = re.compile(r"Site power</h3><div class=\"stat\"><p>[\d.]+ kW")
     until(
@@ -191,6 +198,18 @@ def assert_dashboards_are_served(site: Site) -> None:
         what="the site's page shows its power",
         timeout_s=LIVE_TIMEOUT_S,
     )
+    kept = msgspec.json.decode((site.data / "site.json").read_bytes(), type=SimulatedSite)
+    for page in Page:
+        end = "now" if page is Page.PIPELINE else str(kept.month_end_s * 1000)
+        shown = requests.get(f"{address}/d/{page}", params={"to": end}, timeout=LIVE_TIMEOUT_S)
+        assert shown.ok, shown.text
+        assert empty_panels(shown.text) == {}, page
+
+
+def empty_panels(page: str) -> dict[str, str]:
+    """What the panels say that nothing is in, unless it is good that there is nothing, or Prometheus' to answer."""
+    said = re.findall(r'<h3 title="[^"]*">([^<]*)</h3><div class="[^"]*"><p class="none">([^<]*)</p>', page)
+    return {unescape(title): unescape(why) for title, why in said if why not in GOOD_TO_BE_EMPTY}
 
 
 def stored_frames(site: Site) -> set[tuple[int, int, int, int]]:

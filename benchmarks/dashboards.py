@@ -1,0 +1,280 @@
+"""What every query of every dashboard costs over 24 hours of a site of 10,000 GPUs.
+
+The minutes are filled directly: one hour of the simulated site goes through the schema's own views, and the other
+hours are copies of it, as are ingest's own lines about the frames that its agents would have sent. Every query then
+runs as Grafana sends it, macros expanded, over the embedded engine's door as the role `grafana`; and, beside it in the
+same run, on the bare engine.
+
+Run: `python -m benchmarks.dashboards [gpus]`.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import median
+from uuid import UUID
+
+import numpy as np
+from clickhouse_connect.driver.client import Client
+
+from catalogue import GPU, GPU_HEALTH, PORT, TABLES, TRAY, Table
+from collectors.simulator import SimulatorSource
+from collectors.source import Reading
+from dashboards.answers import Asker, Json, asked_variables, marks, questions
+from dashboards.preview import every_dashboard
+from simulation import Simulation, Site
+from storage import schema
+from storage.client import StoreAddress, connect
+from storage.door import Door
+from storage.engine import Engine, Handle
+from storage.roles import RoleName, make_role
+from storage.topology import recompute_places
+from storage.writer import Writer
+from stream.batch import MessageBatcher, Record
+from stream.messages import JobMessage, Message, encode_message
+from stream.plan import Plan, Range
+from stream.seen import SeenFrames
+from stream.topics import EVENTS, INVENTORY, JOBS, Topic
+
+GPUS, HOURS = 10_000, 24
+HOUR, MINUTE_S = timedelta(hours=1), 60
+SEED = 7
+REPEATS = 5  # of which the median counts; one more goes before them
+REACH_P95_MS = 200.0
+DATABASE = "kvandal"
+_PASSWORD = "benchmark"  # noqa: S105 - of a door on loopback that lives as long as this run
+_TOPIC_ID = UUID(int=1)
+# Seconds that a frame of ten ticks spans, by the tables that every node's agent sends.
+FRAME_SPANS_S = {GPU: 10, TRAY: 100, GPU_HEALTH: 300, PORT: 100}
+GPUS_PER_NODE = 4
+PARTITIONS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class QueryCost:
+    """One query: medians in milliseconds, over the door and on the bare engine, and what it read and answered."""
+
+    page: str
+    name: str
+    door_ms: float
+    bare_ms: float
+    read_rows: int
+    rows: int
+    sql: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DashboardsCost:
+    """All queries of one run."""
+
+    gpus: int
+    hours: int
+    filled_s: float
+    queries: Sequence[QueryCost]
+
+    def percentile_ms(self, share: float, of: Callable[[QueryCost], float]) -> float:
+        return float(np.percentile([of(query) for query in self.queries], 100 * share))
+
+    def document(self) -> dict[str, object]:
+        ways: dict[str, Callable[[QueryCost], float]] = {
+            "over_the_door": lambda query: query.door_ms,
+            "bare_engine": lambda query: query.bare_ms,
+        }
+        slowest = sorted(self.queries, key=lambda query: -query.door_ms)[:10]
+        return {
+            "gpus": self.gpus,
+            "hours": self.hours,
+            "queries": len(self.queries),
+            "filled_s": round(self.filled_s, 1),
+            **{
+                way: {
+                    "p50_ms": round(self.percentile_ms(0.5, of), 1),
+                    "p95_ms": round(self.percentile_ms(0.95, of), 1),
+                    "max_ms": round(self.percentile_ms(1.0, of), 1),
+                }
+                for way, of in ways.items()
+            },
+            "reached": self.percentile_ms(0.95, lambda query: query.door_ms) < REACH_P95_MS,
+            "pages": self._pages(),
+            "slowest": [
+                {
+                    "query": f"{query.page}: {query.name}",
+                    "door_ms": round(query.door_ms, 1),
+                    "bare_ms": round(query.bare_ms, 1),
+                    "read_rows": query.read_rows,
+                    "rows": query.rows,
+                }
+                for query in slowest
+            ],
+        }
+
+    def _pages(self) -> list[dict[str, object]]:
+        found = []
+        for page in dict.fromkeys(query.page for query in self.queries):
+            door_ms = [query.door_ms for query in self.queries if query.page == page]
+            found.append({
+                "page": page,
+                "queries": len(door_ms),
+                "p50_ms": round(median(door_ms), 1),
+                "max_ms": round(max(door_ms), 1),
+                "all_ms": round(sum(door_ms), 1),
+            })  # fmt: skip
+        return found
+
+
+def run(*, gpus: int = GPUS, hours: int = HOURS, repeats: int = REPEATS) -> DashboardsCost:
+    """Fill a store, ask everything."""
+    with ExitStack() as opened:
+        folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
+        engine = opened.enter_context(Engine.open(folder / "store", memory_limit_bytes=None))
+        roles = [make_role(name, _PASSWORD) for name in (RoleName.ADMIN, RoleName.GRAFANA)]
+        door = opened.enter_context(Door.open(engine, roles, database=DATABASE))
+        started = time.perf_counter()
+        with closing(connect(StoreAddress(door.url, RoleName.ADMIN, _PASSWORD, DATABASE))) as admin:
+            end = fill(admin, gpus, hours)
+        filled_s = time.perf_counter() - started
+        handle = engine.open_handle(roles[1].handle_settings, DATABASE)
+        opened.callback(handle.close)
+        address = StoreAddress(door.url, RoleName.GRAFANA, _PASSWORD, DATABASE)
+        client = opened.enter_context(closing(connect(address)))
+        asker = Asker(client, end - hours * HOUR, end)
+        costs = [cost for page in every_dashboard().values() for cost in _ask_page(page, asker, handle, repeats)]
+    return DashboardsCost(gpus, hours, filled_s, costs)
+
+
+def _ask_page(dashboard: Json, asker: Asker, handle: Handle, repeats: int) -> Iterator[QueryCost]:
+    """Every query that Grafana sends when the page is opened: variables, marks and panels."""
+    values = asker.choose(dashboard)
+    asked = [(f"variable {one['name']}", one["query"]["rawSql"], 12) for one in asked_variables(dashboard)]
+    asked += [(f"marks {one['name']}", one["target"]["rawSql"], 12) for one in marks(dashboard)]
+    asked += [(question.name, question.sql, question.width) for question in questions(dashboard)]
+    for name, sql, width in asked:
+        statement = asker.expanded(sql, values, width)
+        door_ms = _median_ms(lambda sql=sql, width=width: asker.run(sql, values, width), repeats)
+        bare_ms = _median_ms(lambda statement=statement: handle.query(statement, "Native"), repeats)
+        answer = handle.query(statement, "Native")
+        yield QueryCost(
+            str(dashboard["uid"]), name, door_ms, bare_ms, answer.read_rows or 0, answer.result_rows or 0, statement
+        )
+
+
+def _median_ms(ask: Callable[[], object], repeats: int) -> float:
+    ask()
+    took = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        ask()
+        took.append((time.perf_counter() - started) * 1000)
+    return median(took)
+
+
+# Filling
+
+
+def fill(client: Client, gpus: int, hours: int) -> datetime:
+    """A store that holds `hours` of minutes; the end of the last one."""
+    end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    schema.apply(client)
+    first_s, last_s = int((end - hours * HOUR).timestamp()), int((end - HOUR).timestamp())
+    site = Site.build(gpus // GPUS_PER_NODE * GPUS_PER_NODE, SEED)
+    source = SimulatorSource(Simulation(site, first_s))
+    tell = _Telling(client)
+    tell.messages(INVENTORY, source.inventory())
+    recompute_places(client)
+    for _ in source.backfill(first_s, last_s, 3600, 3600, 1, 3600):
+        tell.events(source)
+    for chunk in source.backfill(last_s, last_s + 3600, MINUTE_S, MINUTE_S, 60, MINUTE_S):
+        tell.rows(chunk)
+        tell.events(source)
+    for table in TABLES:
+        _repeat_hour(client, table, hours)
+    _fill_frames(client, end, hours, nodes=site.gpu_count // GPUS_PER_NODE)
+    return end
+
+
+class _Telling:
+    """Puts readings and messages into the store, as ingest does it."""
+
+    def __init__(self, client: Client) -> None:
+        self._writer = Writer(client)
+        self._batches = 0
+
+    def rows(self, chunk: Sequence[Reading]) -> None:
+        for table in {reading.table.name: reading.table for reading in chunk}.values():
+            self._batches += 1
+            rows = np.concatenate([reading.rows for reading in chunk if reading.table is table])
+            self._writer.insert_rows(table.name, rows, token=f"{table.name} {self._batches}")
+
+    def events(self, source: SimulatorSource) -> None:
+        messages = source.events()
+        self.messages(JOBS, [message for message in messages if isinstance(message, JobMessage)])
+        self.messages(EVENTS, [message for message in messages if not isinstance(message, JobMessage)])
+
+    def messages(self, topic: Topic, messages: Sequence[Message]) -> None:
+        if not messages:
+            return
+        self._batches += 1
+        values = [encode_message(message) for message in messages]
+        plan = Plan(topic.name, _TOPIC_ID, (Range(0, 0, len(values)),), int(time.time() * 1000), 0)
+        records = [Record(0, offset, value) for offset, value in enumerate(values)]
+        batch = MessageBatcher(topic).build(plan, records, SeenFrames())
+        self._writer.insert_messages(batch.table, batch.messages, token=f"{batch.table} {self._batches}")
+
+
+def _repeat_hour(client: Client, table: Table, hours: int) -> None:
+    """Make of the one stored hour all of them, oldest first as they would have come, with 60 readings a minute."""
+    minutes, kept = f"{table.name}_1m", f"{table.name}_one_hour"
+    described = client.query(f"DESCRIBE TABLE {minutes}").result_rows
+    names = [name for name, _, kind, *_ in described if kind != "ALIAS"]
+    columns = ", ".join(_of_sixty(name) for name in names)
+    client.command(f"CREATE TABLE {kept} AS {minutes}")
+    client.command(f"INSERT INTO {kept} ({', '.join(names)}) SELECT {', '.join(names)} FROM {minutes}")
+    client.command(f"TRUNCATE TABLE {minutes}")
+    for back in reversed(range(hours)):
+        shifted = columns.replace("{back}", str(back))
+        client.command(f"INSERT INTO {minutes} ({', '.join(names)}) SELECT {shifted} FROM {kept}")
+    client.command(f"DROP TABLE {kept} SYNC")
+    client.command(f"TRUNCATE TABLE {table.name}")  # raw rows of an hour: no range of a day reads them
+
+
+def _of_sixty(name: str) -> str:
+    if name == "time":
+        return "time - INTERVAL {back} HOUR"
+    counted = name == "row_count" or name.endswith(("_sum_raw", "_count"))
+    return f"{name} * 60" if counted else name
+
+
+def _fill_frames(client: Client, end: datetime, hours: int, *, nodes: int) -> None:
+    """Ingest's lines about the frames of every node, an hour an insert."""
+    last_s = int(end.timestamp())
+    offset = 0
+    for begin_s in range(last_s - hours * 3600, last_s, 3600):
+        for table, span_s in FRAME_SPANS_S.items():
+            frames = nodes * 3600 // span_s
+            client.command(f"""
+INSERT INTO frames (topic_id, partition, offset, log_epoch, table_raw, source, epoch_ms, sequence, ticks, rows, layout,
+    first_time, last_time, sent_at, checked_at, outcome, stored_at)
+SELECT '{_TOPIC_ID}', number % {PARTITIONS}, {offset} + intDiv(number, {PARTITIONS}), 1, '{table.name}',
+    cityHash64(number % {nodes}), {begin_s} * 1000, intDiv(number, {nodes}) * 10, 10, 10 * {GPUS_PER_NODE}, 1,
+    toDateTime({begin_s} + intDiv(number, {nodes}) * {span_s}) AS first, first + {span_s} AS last,
+    addMilliseconds(toDateTime64(last, 3), cityHash64(number) % 900) AS sent,
+    addMilliseconds(sent, 900 + cityHash64(number, 1) % 2000) AS checked, 'stored',
+    addMilliseconds(checked, 300 + cityHash64(number, 2) % 700)
+FROM numbers({frames})
+""")  # noqa: S608 - a benchmark's own names and numbers
+            offset += frames // PARTITIONS + 1
+
+
+def main() -> None:
+    gpus = int(sys.argv[1]) if len(sys.argv) > 1 else GPUS
+    sys.stdout.write(json.dumps(run(gpus=gpus).document(), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
