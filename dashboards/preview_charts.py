@@ -105,7 +105,7 @@ def _value_scale(values: Sequence[float], *, from_zero: bool) -> alt.Scale:
 
 def _value_labels(values: Sequence[float], unit: str) -> alt.Axis:
     """Counts have whole numbers, and the large ones thousands."""
-    counted = all(value == int(value) for value in values)
+    counted = unit == "" and all(value == int(value) for value in values)
     form = "~s" if unit == "" and max(map(abs, values)) >= _LARGE_COUNT else ",~r"
     return alt.Axis(tickCount=5, format=form, labelExpr=_WHOLE_LABEL if counted else alt.Undefined)
 
