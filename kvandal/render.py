@@ -15,6 +15,7 @@ from dashboards import rendering as dashboards_rendering
 from kvandal.cli import main as command_line
 from kvandal.operators import clickhouse_installation, kafka_topics, kafka_users
 from kvandal.reference import cli_reference, settings_reference
+from kvandal.scaling import scale_page
 from reports.publishing.schemas import REPORTS, report_schema_file, report_schema_text
 from reports.registers_import.documents import registers_guide
 from reports.registers_import.schemas import schema_file, schema_text
@@ -64,6 +65,7 @@ RENDERED: Mapping[str, Callable[[], str]] = {
     "deploy/strimzi/topics.yaml": kafka_topics,
     "deploy/strimzi/users.yaml": kafka_users,
     "docs/guides/registers.md": registers_guide,
+    "docs/scale.md": scale_page,
     **{report_schema_file(report): partial(report_schema_text, report) for report in REPORTS},
     **{schema_file(kind): partial(schema_text, kind) for kind in RegisterKind},
     **{str(path): partial(_of, dashboards, path) for path in dashboards()},
