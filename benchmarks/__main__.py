@@ -3,13 +3,14 @@
 import json
 import sys
 
-from benchmarks import agent, gateway, ingest_drain, report_cost, report_sustainability
+from benchmarks import agent, frame_codec, gateway, ingest_drain, report_cost, report_sustainability
 
 
 def main() -> None:
     quick = "QUICK=1" in sys.argv[1:]
     gpus, seconds = (1000, 300) if quick else (4000, 600)
     results = {
+        "frame_codec": frame_codec.run(),
         "agent": agent.run(),
         "gateway": gateway.run(seconds=60.0) if quick else gateway.run(),
         "report_sustainability": report_sustainability.run(),

@@ -86,7 +86,7 @@ def encode_frame(header: FrameHeader, rows: Rows) -> bytes:
             f"{header.ticks} ticks from sequence {header.sequence} in {header.rows} rows; a frame holds 1 to "
             f"{MAX_TICKS} ticks of at least a row each"
         )
-    value = _pack(header) + rows.tobytes()
+    value = b"".join((_pack(header), np.ascontiguousarray(rows).view(np.uint8).data))  # one copy
     if len(value) > MAX_FRAME_BYTES:
         raise ValueError(f"frame of {len(value)} bytes; the limit is {MAX_FRAME_BYTES}: put fewer ticks into it")
     return value
