@@ -12,13 +12,13 @@ import pytest
 
 from catalogue import GPU, GPU_HEALTH, TABLES, ResourceKind, Table, resource_id
 from catalogue.origins import DcgmField
-from collectors.counters import KeptCounter
 from collectors.dcgm import DcgmSource, dcgm_mapping
 from collectors.source import SourceUnavailableError
 from collectors.tray import TrayPlace
 from stream.messages import EventMessage
 from stream.rows import Rows, in_base_unit
 from tests.servers.exporter import Exporter, exporter
+from tests.servers.notebook import Notebook
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "dcgm"
 OLD = (FIXTURES / "before_4_6.txt").read_text()
@@ -36,19 +36,6 @@ Values = dict[str, float]
 def page() -> Iterator[Exporter]:
     with exporter() as running:
         yield running
-
-
-class Notebook:
-    """A counter store that outlives a source."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, KeptCounter] = {}
-
-    def get(self, key: str) -> KeptCounter | None:
-        return self.kept.get(key)
-
-    def put(self, counters: Mapping[str, KeptCounter]) -> None:
-        self.kept.update(counters)
 
 
 def source_on(page: Exporter, *, counters: Notebook | None = None, timeout_s: float = 10.0) -> DcgmSource:

@@ -3,17 +3,17 @@
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from catalogue import TRAY, ResourceKind, resource_id
-from collectors.counters import KeptCounter
 from collectors.host import HostSource, MachineState, read_machine
 from collectors.tray import TrayPlace, boot_id, this_machine
 from stream.rows import Rows, in_base_unit
+from tests.servers.notebook import Notebook
 
 START_S = 1_800_000_000
 MEBIBYTE = 1 << 20
@@ -44,19 +44,6 @@ class Machine:
 
     def observe(self, spool: Path) -> MachineState:  # noqa: ARG002 - the reader's signature
         return self.state
-
-
-class Notebook:
-    """A counter store that outlives a source."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, KeptCounter] = {}
-
-    def get(self, key: str) -> KeptCounter | None:
-        return self.kept.get(key)
-
-    def put(self, counters: Mapping[str, KeptCounter]) -> None:
-        self.kept.update(counters)
 
 
 def source_on(

@@ -12,12 +12,12 @@ import pytest
 
 from catalogue import PORT, ResourceKind, resource_id
 from catalogue.origins import SysfsFile
-from collectors.counters import KeptCounter
 from collectors.infiniband import COUNTERS, SATURATING_BITS, InfinibandSource
 from collectors.source import SourceUnavailableError
 from collectors.tray import TrayPlace
 from stream.messages import EventMessage
 from stream.rows import Rows, in_base_unit
+from tests.servers.notebook import Notebook
 
 START_S = 1_800_000_000
 TRAY = TrayPlace("chassis-4/17", "node-7", rack="chassis-4")
@@ -87,19 +87,6 @@ def tree(tmp_path: Path) -> Tree:
     found.add("mlx5_0", "b83f:d203:00a1:1234")
     found.add("mlx5_1", "b83f:d203:00a1:5678")
     return found
-
-
-class Notebook:
-    """A counter store that outlives a source."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, KeptCounter] = {}
-
-    def get(self, key: str) -> KeptCounter | None:
-        return self.kept.get(key)
-
-    def put(self, counters: Mapping[str, KeptCounter]) -> None:
-        self.kept.update(counters)
 
 
 def source_on(tree: Tree, *, counters: Notebook | None = None, boot: str = "boot 1") -> InfinibandSource:

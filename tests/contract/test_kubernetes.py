@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -30,24 +30,12 @@ from collectors.spool import Spool
 from stream.messages import JobMessage
 from tests.servers.agent_fakes import FakeClock, FastForward
 from tests.servers.kubelet import Container, Kubelet, Pod, kubelet, pod
+from tests.servers.notebook import Notebook
 
 START_S = 1_800_000_000  # 2027-01-15T08:00:00Z
 BEGAN = "20270115T080000Z"
 A, B, C = (f"GPU-{letter * 8}-0000-0000-0000-000000000000" for letter in "abc")
 KEY = "k1 " + bytes(range(32)).hex()
-
-
-class Notebook:
-    """A counter store that outlives a source, and knows only what was put."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, KeptCounter] = {}
-
-    def get(self, key: str) -> KeptCounter | None:
-        return self.kept.get(key)
-
-    def put(self, counters: Mapping[str, KeptCounter]) -> None:
-        self.kept.update(counters)
 
 
 @pytest.fixture

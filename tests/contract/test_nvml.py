@@ -22,12 +22,13 @@ import pynvml  # type: ignore[import-untyped]  # ships no types
 import pytest
 
 from catalogue import GPU, Kind, ResourceKind, resource_id
-from collectors.counters import CounterStore, KeptCounter
+from collectors.counters import CounterStore
 from collectors.nvml import REOPEN_S, RETRY_S, NvmlSource
 from collectors.nvml_library import REPROBE_S, is_blank
 from collectors.source import SourceUnavailableError
 from collectors.tray import TrayPlace
 from stream.rows import Rows, in_base_unit
+from tests.servers.notebook import Notebook
 from tests.servers.nvml_stub import NvmlStub, Profile, control_size, nvml_stub, structure_sizes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,19 +118,6 @@ def another_source(
         booted=lambda: boot,
         clock=partial(next, count(START_S)),
     )
-
-
-class Notebook:
-    """A counter store that outlives a source."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, KeptCounter] = {}
-
-    def get(self, key: str) -> KeptCounter | None:
-        return self.kept.get(key)
-
-    def put(self, counters: Mapping[str, KeptCounter]) -> None:
-        self.kept.update(counters)
 
 
 def test_structures_have_the_sizes_that_nvidia_ml_py_declares(start: StartNode) -> None:

@@ -5,7 +5,7 @@ Expected values are written here from the stub's formulas (tests/servers/nvml/st
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -14,13 +14,14 @@ import pynvml  # type: ignore[import-untyped]  # ships no types
 import pytest
 
 from catalogue import GPU, GPU_HEALTH, Kind, ResourceKind, resource_id
-from collectors.counters import CounterStore, KeptCounter
+from collectors.counters import CounterStore
 from collectors.nvml import NvmlSource
 from collectors.nvml_health import DEVICE_FIELDS, LINK_FIELDS, MEMORY_FIELDS, bit_error_ratio, fabric_health
 from collectors.nvml_library import REPROBE_S
 from collectors.source import Reading
 from collectors.tray import TrayPlace
 from stream.rows import Rows, in_base_unit
+from tests.servers.notebook import Notebook
 from tests.servers.nvml_stub import HEALTHY_FABRIC, NvmlStub, Profile, nvml_stub
 
 START_S = 1_800_000_000
@@ -432,19 +433,6 @@ def test_a_lost_gpu_is_dark_in_its_health_too(start: StartNode) -> None:
     rows = node.health()
     assert node.present(rows, 6) == {"health_state"}
     assert node.value(rows, 5, "health_state") == READABLE
-
-
-class Notebook:
-    """A counter store that outlives a source."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, KeptCounter] = {}
-
-    def get(self, key: str) -> KeptCounter | None:
-        return self.kept.get(key)
-
-    def put(self, counters: Mapping[str, KeptCounter]) -> None:
-        self.kept.update(counters)
 
 
 def test_errors_over_a_restart_of_the_agent_are_counted(start: StartNode) -> None:

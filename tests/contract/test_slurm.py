@@ -35,6 +35,7 @@ from stream.plan import Plan, Range
 from stream.seen import SeenFrames
 from stream.topics import JOBS
 from tests.servers.agent_fakes import FakeClock
+from tests.servers.notebook import Notebook
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures/slurm"
 GUIDE = FIXTURES.parents[2] / "docs/guides/jobs.md"
@@ -49,19 +50,6 @@ def uuid(node: str, index: int) -> str:
 
 def gpu(node: str, index: int) -> int:
     return resource_id(ResourceKind.GPU, uuid(node, index))
-
-
-class Notebook:
-    """A counter store that outlives a source."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, KeptCounter] = {}
-
-    def get(self, key: str) -> KeptCounter | None:
-        return self.kept.get(key)
-
-    def put(self, counters: Mapping[str, KeptCounter]) -> None:
-        self.kept.update(counters)
 
 
 class Cluster:

@@ -167,7 +167,7 @@ def test_a_process_that_is_killed_loses_no_page_and_repeats_none(site: Site) -> 
 @pytest.mark.timeout(120)
 def test_an_alertmanager_that_is_away_is_told_when_it_is_back(site: Site) -> None:
     with site.incidents() as incidents:
-        site.alertmanager.stop()
+        site.alertmanager.stop(kill=False)
         site.publish(event("leak", SITE.rack(0), code=LeakState.CRITICAL, point="a"))
         deadline = time.monotonic() + 20
         while "kvandal_incidents_push_failures_total 0.0" in incidents.metrics():
@@ -184,7 +184,7 @@ def test_an_alertmanager_that_is_killed_does_not_page_again(site: Site) -> None:
     with site.incidents():
         site.publish(event("leak", SITE.rack(0), code=LeakState.CRITICAL, point="a"))
         site.pager.wait_for(lambda n: "CoolantLeakCritical" in n.names)
-        site.alertmanager.stop()
+        site.alertmanager.stop(kill=False)
         site.alertmanager.start()
         time.sleep(5)
         assert [alert["labels"]["alertname"] for alert in site.alertmanager.alerts()] == ["CoolantLeakCritical"]
@@ -314,7 +314,7 @@ def test_an_alertmanager_that_has_nothing_to_hear_is_reached_all_the_same(site: 
         while "kvandal_incidents_pushed_timestamp_seconds{" not in incidents.metrics():
             assert time.monotonic() < deadline
             time.sleep(0.2)
-        site.alertmanager.stop()
+        site.alertmanager.stop(kill=False)
         while "kvandal_incidents_push_failures_total 0.0" in incidents.metrics():
             assert time.monotonic() < deadline
             time.sleep(0.2)

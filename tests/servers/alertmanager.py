@@ -12,15 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import requests
 
-from kvandal.broker import HOST, tied_to_parent
+from kvandal.broker import HOST
+from tests.servers.daemon import Daemon
 from tests.servers.kafka import ServerUnavailable
-from tests.servers.ports import free_port
-from tests.servers.prometheus import STOP_TIMEOUT_S, TOOL_TIMEOUT_S, wait_until_ready
+from tests.servers.prometheus import TOOL_TIMEOUT_S, wait_until_ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +87,11 @@ def receiver() -> Iterator[Receiver]:
 
 
 @dataclass(slots=True)
-class AlertmanagerServer:
+class AlertmanagerServer(Daemon):
     """An Alertmanager with its configuration and its files: what it told survives `kill` and `start`."""
 
     directory: Path
     configuration: str
-    port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
 
     @property
     def address(self) -> str:
@@ -120,23 +117,8 @@ class AlertmanagerServer:
             program, f"--config.file={file}", f"--storage.path={self.directory / 'data'}",
             f"--web.listen-address={self.address}", "--cluster.listen-address=",
         ]  # fmt: skip
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                tied_to_parent(command), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )  # fmt: skip
-        wait_until_ready(f"{self.url}/-/ready", self.process, self.log_path)
+        wait_until_ready(f"{self.url}/-/ready", self.spawn(command), self.log_path)
         return self
-
-    def stop(self, *, kill: bool = False) -> None:
-        """End it: by SIGTERM, with which it saves what it told, or by SIGKILL. Harmless when repeated."""
-        if self.process is not None:
-            if kill:
-                self.process.kill()
-            else:
-                self.process.terminate()
-            self.process.wait(STOP_TIMEOUT_S)
-            self.process = None
 
     def alerts(self) -> list[dict[str, Any]]:
         """The alerts that stand, as its API shows them."""
@@ -144,14 +126,6 @@ class AlertmanagerServer:
             session.trust_env = False
             found: list[dict[str, Any]] = session.get(f"{self.url}/api/v2/alerts", timeout=5).json()
         return found
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop(kill=True)
 
 
 def amtool(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -3,7 +3,6 @@
 `python -m tests.servers.grafana_types --prepare` fetches both ahead of the tests, so that no test waits for a download.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -16,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from tests.servers.kafka import ServerUnavailable
+from tests.servers.preparing import make, prepare
 
 FOLDER = Path(__file__).resolve().parent / "grafana_schema"
 CACHE = FOLDER.parents[2] / ".cache" / "grafana-schema"
@@ -82,12 +82,10 @@ def fetched() -> Path:
 def _fetch(folder: Path) -> None:
     command = [_program("npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise ServerUnavailable(f"@grafana/schema could not be fetched in {FETCH_TIMEOUT_S:.0f} s") from error
-    if done.returncode != 0:
-        shutil.rmtree(folder)
-        raise ServerUnavailable(f"@grafana/schema could not be fetched: {done.stderr.strip()[-400:]}")
+        make(command, folder, what="@grafana/schema", timeout_s=FETCH_TIMEOUT_S)
+    except ServerUnavailable:
+        shutil.rmtree(folder)  # half of it is worth nothing
+        raise
 
 
 def _program(name: str) -> str:
@@ -97,18 +95,5 @@ def _program(name: str) -> str:
     return found
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.servers.grafana_types", description="@grafana/schema.")
-    parser.add_argument("--prepare", action="store_true", required=True, help="fetch what the tests will use")
-    parser.parse_args(arguments)
-    try:
-        fetched()
-    except ServerUnavailable as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    sys.stderr.write("@grafana/schema is ready\n")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(prepare(sys.argv[1:], "tests.servers.grafana_types", "@grafana/schema", fetched))

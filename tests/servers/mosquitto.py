@@ -10,16 +10,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
-from kvandal.broker import HOST, last_line, tied_to_parent
+from kvandal.broker import HOST, last_line
+from tests.servers.daemon import Daemon
 from tests.servers.kafka import ServerFailed, ServerUnavailable
-from tests.servers.ports import free_port
 
 SEARCH_PATH = "/usr/sbin:/usr/local/sbin"  # where Debian has it, beside the PATH
 START_TIMEOUT_S = 10.0
-STOP_TIMEOUT_S = 5.0
 POLL_INTERVAL_S = 0.02
 
 
@@ -52,8 +50,8 @@ class Certificates:
 
 
 @dataclass(slots=True)
-class Mosquitto:
-    """A broker and its files; its process, while it runs. It ends with the context manager or with the test process.
+class Mosquitto(Daemon):
+    """A broker and its files.
 
     With `users` nobody else gets in, with `certificates` it speaks TLS only, and with `wants_certificate` it lets in
     who shows one of the authority's. `acl` is an acl_file. What it keeps in memory is gone when it restarts.
@@ -64,8 +62,6 @@ class Mosquitto:
     acl: str = ""
     certificates: Certificates | None = None
     wants_certificate: bool = False
-    port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
 
     @property
     def log_path(self) -> Path:
@@ -83,31 +79,9 @@ class Mosquitto:
         self.directory.mkdir(parents=True, exist_ok=True)
         configuration = self.directory / "mosquitto.conf"
         configuration.write_text("".join(f"{line}\n" for line in self._settings()))
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                tied_to_parent([program, "-c", str(configuration)]),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self.spawn([program, "-c", str(configuration)])
         self._wait_until_it_listens()
         return self
-
-    def stop(self) -> None:
-        """End it; harmless when repeated."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait(STOP_TIMEOUT_S)
-            self.process = None
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _settings(self) -> list[str]:
         lines = ["user root", f"listener {self.port} {HOST}", "log_dest stderr", "log_type all", "persistence false"]

@@ -3,7 +3,6 @@
 `python -m tests.servers.plugin_client --prepare` builds it ahead of the tests, so that no test waits for a download.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -11,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 from dashboards.answers import Answer
 from storage.client import StoreAddress
 from tests.servers.kafka import ServerUnavailable
+from tests.servers.preparing import make, prepare
 
 SOURCE = Path(__file__).resolve().parent / "clickhouse_go"
 CACHE = SOURCE.parents[2] / ".cache" / "clickhouse-go"
@@ -110,29 +110,9 @@ def _build(go: str, built: Path) -> None:
     command = [go, "build", "-trimpath", "-ldflags=-s -w", "-o", str(mine), "."]
     # What goes over loopback needs no resolver of the C library, and so no compiler of C.
     environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "auto", "GOFLAGS": "-mod=readonly"}
-    try:
-        done = subprocess.run(
-            command, cwd=SOURCE, env=environment, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ServerUnavailable(f"clickhouse-go could not be built in {BUILD_TIMEOUT_S:.0f} s") from error
-    if done.returncode != 0:
-        raise ServerUnavailable(f"clickhouse-go could not be fetched or built: {done.stderr.strip()[-400:]}")
+    make(command, SOURCE, what="clickhouse-go", timeout_s=BUILD_TIMEOUT_S, environment=environment)
     mine.replace(built)
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.servers.plugin_client", description="Grafana's side.")
-    parser.add_argument("--prepare", action="store_true", required=True, help="build what the tests will run")
-    parser.parse_args(arguments)
-    try:
-        program()
-    except ServerUnavailable as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    sys.stderr.write("clickhouse-go is ready\n")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(prepare(sys.argv[1:], "tests.servers.plugin_client", "clickhouse-go", program))

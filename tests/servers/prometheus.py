@@ -8,24 +8,22 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import requests
 import yaml
 
-from kvandal.broker import HOST, last_line, tied_to_parent
+from kvandal.broker import HOST, last_line
+from tests.servers.daemon import Daemon
 from tests.servers.kafka import ServerFailed, ServerUnavailable
-from tests.servers.ports import free_port
 
 START_TIMEOUT_S = 20.0
-STOP_TIMEOUT_S = 5.0
 TOOL_TIMEOUT_S = 100.0
 POLL_INTERVAL_S = 0.05
 
 
 @dataclass(slots=True)
-class Prometheus:
+class Prometheus(Daemon):
     """A Prometheus that scrapes `targets` by job every second and pushes to `alertmanagers`."""
 
     directory: Path
@@ -33,8 +31,6 @@ class Prometheus:
     rule_files: tuple[Path, ...]
     alertmanagers: tuple[str, ...] = ()  # host:port
     labels: Mapping[str, str] = field(default_factory=dict)  # of every target
-    port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
 
     @property
     def log_path(self) -> Path:
@@ -52,28 +48,8 @@ class Prometheus:
             program, f"--config.file={configuration}", f"--storage.tsdb.path={self.directory / 'data'}",
             f"--web.listen-address={HOST}:{self.port}", "--rules.alert.resend-delay=1s",
         ]  # fmt: skip
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                tied_to_parent(command), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )  # fmt: skip
-        wait_until_ready(f"http://{HOST}:{self.port}/-/ready", self.process, self.log_path)
+        wait_until_ready(f"http://{HOST}:{self.port}/-/ready", self.spawn(command), self.log_path)
         return self
-
-    def stop(self) -> None:
-        """End it; harmless when repeated."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait(STOP_TIMEOUT_S)
-            self.process = None
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _settings(self) -> dict[str, object]:
         return {

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from catalogue import COOLING, POINTS, RACK, ResourceKind, Table, resource_id
-from collectors.counters import KeptCounter
 from collectors.devices import DeviceReport
 from collectors.facility import gateway_id
 from collectors.redfish import RedfishSource
@@ -17,25 +16,13 @@ from collectors.source import Reading
 from stream.messages import EventMessage, InventoryMessage
 from stream.rows import Rows, in_base_unit
 from tests.servers.agent_fakes import FakeClock
+from tests.servers.notebook import Notebook
 from tests.servers.redfish_service import PASSWORD, USER, Certificates, Json, Service, redfish_service
 
 START_S = 1_800_000_000
 GATEWAY = "gateway-1"
 CDU_IDENTITY = "Coolworks/C1300/CW-000123"
 EXPANDS = {"ProtocolFeaturesSupported": {"ExpandQuery": {"NoLinks": True, "MaxLevels": 1}}}
-
-
-class Notebook:
-    """A counter store that outlives a source."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, KeptCounter] = {}
-
-    def get(self, key: str) -> KeptCounter | None:
-        return self.kept.get(key)
-
-    def put(self, counters: Mapping[str, KeptCounter]) -> None:
-        self.kept.update(counters)
 
 
 @dataclass(frozen=True)
