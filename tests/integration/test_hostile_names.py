@@ -8,34 +8,40 @@ import csv
 import io
 import json
 import logging
+import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from html.parser import HTMLParser
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from clickhouse_connect.driver.client import Client
 
 from dashboards.preview import write_previews
 from kvandal.logs import FieldFormatter
 from kvandal.publishing import Format, PublishRequest, publish
 from reports.efficiency import write_efficiency_report
 from reports.heat_publication import read_heat_publication
+from reports.period import Period
 from reports.publishing.publication import Language
 from reports.site import write_site_report
+from reports.sustainability.publication import read_sustainability_publication
 from storage.client import connect
 from storage.job_energy import JobEnergyKeeper
 from storage.reader import Reader
+from storage.register_kinds import RegisterKind
 from storage.schema import apply
 from stream.messages import EventMessage, InventoryMessage, Message
 from stream.tail import describe
 from stream.topics import Content
 from tests.conftest import DoorUnderTest
 from tests.servers.efficiency_site import FilledSite, fill_site
+from tests.servers.sla_registers import CONTRACT, bring
 from tests.servers.stack import run
 
 pytest.importorskip("chdb")
@@ -69,6 +75,13 @@ HOSTILE = (
     "nul \x00 and del \x7f",
     "🔥" * 20 + "é" * 20,
 )
+
+
+PARTIES = ("Aurora", "Borealis", "Castor", "Dione")
+# A register is a file: what no text file has, its import refuses.
+HOSTILE_PARTIES = tuple(f"{HOSTILE[number]} {number}" for number in (3, 6, 15, 17))
+SLA_FORMATS: tuple[str, ...] = ()
+PUBLISHED = ("heat", "sustainability")  # in every format
 
 
 class Renaming:
@@ -124,7 +137,7 @@ def renaming() -> Renaming:
 
 @pytest.fixture(scope="module")
 def plain(door: DoorUnderTest, tmp_path_factory: pytest.TempPathFactory) -> Written:
-    return write_everything(door, tmp_path_factory.mktemp("plain"), lambda message: message)
+    return write_everything(door, tmp_path_factory.mktemp("plain"), lambda message: message, PARTIES)
 
 
 @pytest.fixture(scope="module")
@@ -133,11 +146,29 @@ def hostile(
 ) -> Iterator[Written]:
     """After the plain one, whose files are written: its store stays for the tests that ask it."""
     assert plain.folder.exists()
-    yield write_everything(door, tmp_path_factory.mktemp("hostile"), renaming)
+    yield write_everything(door, tmp_path_factory.mktemp("hostile"), renaming, HOSTILE_PARTIES)
     door.empty()
 
 
-def write_everything(door: DoorUnderTest, folder: Path, rename: Callable[[Message], Message]) -> Written:
+def agree(client: Client, site: FilledSite, parties: Sequence[str]) -> None:
+    """Contracts with these parties, who have all trays between them."""
+    terms = [
+        {**CONTRACT, "contract": f"{party} 1", "party": party, "unit": unit, "minimum_outage_s": "60"}
+        for party, unit in zip(parties, cycle(("gpu", "node")), strict=False)
+    ]
+    trays = [resource.identity for resource in site.simulation.site.resources() if resource.kind == "tray"]
+    start = site.period.start.isoformat()
+    held = [
+        {"contract": one["contract"], "resource_kind": "tray", "resource": tray, "start": start}
+        for one, tray in zip(cycle(terms), trays, strict=False)
+    ]
+    bring(client, RegisterKind.CONTRACTS, terms)
+    bring(client, RegisterKind.ALLOCATIONS, held)
+
+
+def write_everything(
+    door: DoorUnderTest, folder: Path, rename: Callable[[Message], Message], parties: Sequence[str]
+) -> Written:
     door.empty()
     with closing(connect(door.address())) as client:
         apply(client)
@@ -146,16 +177,23 @@ def write_everything(door: DoorUnderTest, folder: Path, rename: Callable[[Messag
         reader = Reader(client)
         write_site_report(reader, site.period, folder, now=site.now)
         write_efficiency_report(reader, site.period, folder, now=site.now)
-        publication = read_heat_publication(reader, site.period, site.now)
+        agree(client, site, parties)
+        month = Period.parse(f"{site.period.start:%Y-%m}", "UTC")
         request = PublishRequest(out=folder, formats=list(Format), languages=(Language.ENGLISH,))
-        publish(client, publication, request, now=site.now)
+        publish(client, read_heat_publication(reader, site.period, site.now), request, now=site.now)
+        publish(client, read_sustainability_publication(reader, month, site.now), request, now=site.now)
+    asker = door.address("reports")
+    settings = {"KVANDAL_STORE_URL": asker.url, "KVANDAL_STORE_USER": asker.user}
+    done = run("report", "sla", "--period", f"{site.period.start:%Y-%m-%d}", "--out", str(folder), *SLA_FORMATS,
+               settings=settings | {"KVANDAL_STORE_PASSWORD": asker.password}, timeout_s=300)  # fmt: skip
+    assert done.code == 0, done.err
     write_previews(door.address("grafana"), folder / "preview", end=site.now, only=BOARDS)
     return Written(folder, site)
 
 
 def test_the_figures_are_the_same_whatever_things_are_called(plain: Written, hostile: Written) -> None:
     assert hostile.site.period == plain.site.period
-    for pattern in ("efficiency-*.json", "heat-*.json"):
+    for pattern in ("efficiency-*.json", "heat-*.json", "sustainability-*.json", "sla-*/summary.json"):
         same = pytest.approx(figures(plain.document(pattern)), rel=1e-9, abs=1e-12)  # sums of another order
         assert figures(hostile.document(pattern)) == same
         assert len(figures(plain.document(pattern))) > 20
@@ -194,11 +232,13 @@ class Parts(HTMLParser):
 
 def test_pages_have_no_element_that_the_plain_ones_have_not(plain: Written, hostile: Written) -> None:
     pages = [path.relative_to(hostile.folder) for path in hostile.folder.rglob("*.html")]
-    assert len(pages) == 3 + len(BOARDS)  # the reports and the dashboards
+    # Of the site, efficiency, heat and sustainability; dashboards; each customer's, and the summary of all.
+    assert len(pages) == 4 + len(BOARDS) + len(PARTIES) + 1
     for page in pages:
         found = Parts((hostile.folder / page).read_text())
-        known = Parts((plain.folder / page).read_text())
-        assert found.names <= known.names | {"title"}, page
+        same = [plain.folder / page] if (plain.folder / page).exists() else plain.folder.glob("sla-*/*/*.html")
+        known = {name for path in same for name in Parts(path.read_text()).names}
+        assert found.names <= known | {"title"}, page
         assert not found.names & {"script", "iframe", "object", "embed", "img", "link"}, page
 
 
@@ -210,13 +250,15 @@ def test_names_stand_in_the_report_as_they_were_sent(hostile: Written, renaming:
 
 
 def test_no_cell_begins_a_formula(hostile: Written) -> None:
-    for path in hostile.folder.glob("heat-*.csv"):
+    for pattern in ("*.csv", "*.xlsx"):
+        assert len(list(hostile.folder.rglob(pattern))) == len(PUBLISHED)
+    for path in hostile.folder.rglob("*.csv"):
         rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
         assert len(rows) > 10
         for cell in (cell for row in rows for cell in row):
             assert not cell.startswith(("=", "@", "\t", "\r")), cell
             assert not cell.startswith(("+", "-")) or is_number(cell), cell
-    for path in hostile.folder.glob("heat-*.xlsx"):
+    for path in hostile.folder.rglob("*.xlsx"):
         with zipfile.ZipFile(path) as book:
             sheets = [book.read(name) for name in book.namelist() if name.startswith("xl/worksheets/")]
         assert sheets
@@ -232,11 +274,18 @@ def is_number(text: str) -> bool:
 
 
 def test_the_pdf_is_written_and_nothing_was_run(hostile: Written) -> None:
-    (path,) = hostile.folder.glob("heat-*.pdf")
-    assert path.read_bytes().startswith(b"%PDF-")
+    written = [path.read_bytes() for path in hostile.folder.rglob("*.pdf")]
+    assert len(written) == len(PUBLISHED)
+    assert all(content.startswith(b"%PDF-") for content in written)
     assert not Path("/tmp/kvandal-owned").exists()  # noqa: S108 - what one of the names would make
-    # Nothing was written anywhere else.
-    assert {part.parent for part in hostile.folder.rglob("*")} <= {hostile.folder, hostile.folder / "preview"}
+    # Nothing was written anywhere else: folders are those of the previews, and one for each customer.
+    folders = {path.relative_to(hostile.folder) for path in hostile.folder.rglob("*") if path.is_dir()}
+    (own,) = hostile.folder.glob("sla-*")
+    customers = {path for path in folders if len(path.parts) == 2}
+    assert all(re.fullmatch(r"[a-z0-9-]+", path.name) for path in customers)
+    assert len(customers) == len(PARTIES)
+    below = {path / "evidence" for path in customers}
+    assert folders - below == {Path("preview"), Path(own.name), *customers}
 
 
 @pytest.mark.parametrize(
