@@ -80,8 +80,8 @@ HOSTILE = (
 PARTIES = ("Aurora", "Borealis", "Castor", "Dione")
 # A register is a file: what no text file has, its import refuses.
 HOSTILE_PARTIES = tuple(f"{HOSTILE[number]} {number}" for number in (3, 6, 15, 17))
-SLA_FORMATS: tuple[str, ...] = ()
-PUBLISHED = ("heat", "sustainability")  # in every format
+# In every format: heat, sustainability, each customer's SLA, and the summary of all customers.
+PUBLISHED = 2 + len(PARTIES) + 1
 
 
 class Renaming:
@@ -184,7 +184,8 @@ def write_everything(
         publish(client, read_sustainability_publication(reader, month, site.now), request, now=site.now)
     asker = door.address("reports")
     settings = {"KVANDAL_STORE_URL": asker.url, "KVANDAL_STORE_USER": asker.user}
-    done = run("report", "sla", "--period", f"{site.period.start:%Y-%m-%d}", "--out", str(folder), *SLA_FORMATS,
+    day, formats = f"{site.period.start:%Y-%m-%d}", ",".join(Format)
+    done = run("report", "sla", "--period", day, "--out", str(folder), "--format", formats,
                settings=settings | {"KVANDAL_STORE_PASSWORD": asker.password}, timeout_s=300)  # fmt: skip
     assert done.code == 0, done.err
     write_previews(door.address("grafana"), folder / "preview", end=site.now, only=BOARDS)
@@ -193,7 +194,7 @@ def write_everything(
 
 def test_the_figures_are_the_same_whatever_things_are_called(plain: Written, hostile: Written) -> None:
     assert hostile.site.period == plain.site.period
-    for pattern in ("efficiency-*.json", "heat-*.json", "sustainability-*.json", "sla-*/summary.json"):
+    for pattern in ("efficiency-*.json", "heat-*.json", "sustainability-*.json", "sla-*/sla-summary-*.json"):
         same = pytest.approx(figures(plain.document(pattern)), rel=1e-9, abs=1e-12)  # sums of another order
         assert figures(hostile.document(pattern)) == same
         assert len(figures(plain.document(pattern))) > 20
@@ -251,10 +252,10 @@ def test_names_stand_in_the_report_as_they_were_sent(hostile: Written, renaming:
 
 def test_no_cell_begins_a_formula(hostile: Written) -> None:
     for pattern in ("*.csv", "*.xlsx"):
-        assert len(list(hostile.folder.rglob(pattern))) == len(PUBLISHED)
+        assert len(list(hostile.folder.rglob(pattern))) == PUBLISHED
     for path in hostile.folder.rglob("*.csv"):
         rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
-        assert len(rows) > 10
+        assert len(rows) > 3
         for cell in (cell for row in rows for cell in row):
             assert not cell.startswith(("=", "@", "\t", "\r")), cell
             assert not cell.startswith(("+", "-")) or is_number(cell), cell
@@ -275,7 +276,7 @@ def is_number(text: str) -> bool:
 
 def test_the_pdf_is_written_and_nothing_was_run(hostile: Written) -> None:
     written = [path.read_bytes() for path in hostile.folder.rglob("*.pdf")]
-    assert len(written) == len(PUBLISHED)
+    assert len(written) == PUBLISHED
     assert all(content.startswith(b"%PDF-") for content in written)
     assert not Path("/tmp/kvandal-owned").exists()  # noqa: S108 - what one of the names would make
     # Nothing was written anywhere else: folders are those of the previews, and one for each customer.
