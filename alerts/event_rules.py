@@ -298,7 +298,7 @@ _READERS: Mapping[str, Callable[[EventMessage], tuple[Signal, ...]]] = {
     "cdu": _always(CDU_TRIPPED, "CDU tripped"),
     "power_shelf": _always(SHELF, "power shelf failed"),
     "restored": _restored,
-    # collectors/snmp_maps: Raritan PDU2 protectors, Server Technology infeeds, UPS-MIB, APC rPDU2.
+    # collectors/snmp/maps: Raritan PDU2 protectors, Server Technology infeeds, UPS-MIB, APC rPDU2.
     "breaker": _states(FEEDER, good=frozenset({1}), bad=frozenset({0})),
     "infeed": _states(FEEDER, good=frozenset({1}), bad=frozenset({0, 4, 6, 8, 9})),
     "ups_output": _states(UPS_ON_BATTERY, good=frozenset({3}), bad=frozenset({2, 4, 5})),

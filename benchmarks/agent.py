@@ -29,7 +29,7 @@ _MEGABYTE = 1e6
 
 _BARE_LOOP = """
 import time
-from collectors.nvml import NvmlSource
+from collectors.nvml.source import NvmlSource
 
 source = NvmlSource()
 while True:

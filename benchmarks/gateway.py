@@ -21,10 +21,10 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.agent import recommended_environment
-from collectors.dsx_settings import DsxSettings
-from collectors.modbus_map_file import load_register_map
-from collectors.modbus_settings import ModbusDevice, ModbusSettings
-from collectors.redfish_settings import RedfishDevice, RedfishSettings
+from collectors.dsx.settings import DsxSettings
+from collectors.modbus.map_file import load_register_map
+from collectors.modbus.settings import ModbusDevice, ModbusSettings
+from collectors.redfish.settings import RedfishDevice, RedfishSettings
 from kvandal.broker import HOST, EmbeddedBroker, tied_to_parent
 from kvandal.serving import stop_on_signals, tell_parent
 from kvandal.serving_site import METER_MAP, USERNAME, ServingSecrets, served_device, settings_document

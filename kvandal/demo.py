@@ -224,7 +224,7 @@ def choose_source(choice: SourceChoice) -> SourceChoice:
     """AUTO becomes NVML where the library finds a GPU, else the simulator."""
     if choice is not SourceChoice.AUTO:
         return choice
-    from collectors.nvml import NvmlSource
+    from collectors.nvml.source import NvmlSource
 
     source = NvmlSource()
     try:

@@ -11,8 +11,8 @@ from alerts.replay_incident import BusValue, Cast, KernelLine, ReplayIncident, S
 from alerts.replay_site import GPUS_PER_TRAY, START_MS
 from catalogue import ResourceKind, resource_id
 from collectors.bursts import Bursts
-from collectors.dsx_board import Board
-from collectors.dsx_settings import DsxSettings
+from collectors.dsx.board import Board
+from collectors.dsx.settings import DsxSettings
 from collectors.gpu_events import KERNEL, GpuEvents
 from collectors.kernel_log import parse_xid
 from stream.messages import EventMessage, InventoryMessage, encode_message

@@ -25,12 +25,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
 from catalogue import ResourceKind
-from collectors.dsx_settings import DsxSettings
-from collectors.modbus_map import MapPoint, RegisterMap
-from collectors.modbus_map_file import load_register_map
-from collectors.modbus_registers import Order
-from collectors.modbus_settings import OWN_ATTRIBUTES, ModbusDevice, ModbusSettings
-from collectors.redfish_settings import RedfishDevice, RedfishResource, RedfishSettings
+from collectors.dsx.settings import DsxSettings
+from collectors.modbus.map import MapPoint, RegisterMap
+from collectors.modbus.map_file import load_register_map
+from collectors.modbus.registers import Order
+from collectors.modbus.settings import OWN_ATTRIBUTES, ModbusDevice, ModbusSettings
+from collectors.redfish.settings import RedfishDevice, RedfishResource, RedfishSettings
 from kvandal.serving import tell_parent
 from kvandal.settings import AgentSection, AgentSettings, KafkaSettings
 from simulation import Resource, Simulation, Site

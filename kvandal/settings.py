@@ -14,13 +14,13 @@ import msgspec
 import tomli_w
 
 from catalogue.zone import DEFAULT_ZONE, zone_of
-from collectors.dsx_settings import DsxSettings
-from collectors.kubernetes_settings import KubernetesSettings
-from collectors.modbus_settings import ModbusSettings
-from collectors.redfish_settings import RedfishSettings
-from collectors.slurm_settings import SlurmSettings
-from collectors.snmp_settings import SnmpSettings
-from collectors.topology_settings import ReconciliationSettings, TopologySettings
+from collectors.dsx.settings import DsxSettings
+from collectors.kubernetes.settings import KubernetesSettings
+from collectors.modbus.settings import ModbusSettings
+from collectors.redfish.settings import RedfishSettings
+from collectors.slurm.settings import SlurmSettings
+from collectors.snmp.settings import SnmpSettings
+from collectors.topology.settings import ReconciliationSettings, TopologySettings
 
 SOURCE_NAMES = (
     "nvml", "dcgm", "infiniband", "host", "redfish", "modbus", "dsx", "snmp", "slurm", "kubernetes", "topology",

@@ -16,7 +16,7 @@ from kvandal.settings import PLUGIN_INTERVAL_S, SOURCE_NAMES, SourceSettings
 from stream.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collectors.nvml import NvmlSource
+    from collectors.nvml.source import NvmlSource
 
 Section = TypeVar("Section")
 
@@ -45,7 +45,7 @@ class _Sources:
 
     def nvml(self) -> ScheduledSource:
         from collectors.kernel_log import KernelLog
-        from collectors.nvml import NvmlSource
+        from collectors.nvml.source import NvmlSource
 
         kept = self._counters()
         log = KernelLog(Path(self._section.kernel_log))
@@ -77,36 +77,36 @@ class _Sources:
         return ScheduledSource(source, self._section.host_interval_s, kept)
 
     def redfish(self) -> ScheduledSource:
-        from collectors.redfish import RedfishSource
+        from collectors.redfish.source import RedfishSource
 
         settings, kept = _given(self._settings.redfish), self._counters()
         source = RedfishSource(settings, gateway=self._place.identity, clock=self._clock, counters=kept)
         return ScheduledSource(source, settings.interval_s, kept)
 
     def modbus(self) -> ScheduledSource:
-        from collectors.modbus import ModbusSource
+        from collectors.modbus.source import ModbusSource
 
         settings = _given(self._settings.modbus)
         source = ModbusSource(settings, gateway=self._place.identity, clock=self._clock)
         return ScheduledSource(source, settings.interval_s)
 
     def dsx(self) -> ScheduledSource:
-        from collectors.dsx import DsxSource
+        from collectors.dsx.source import DsxSource
 
         settings = _given(self._settings.dsx)
         source = DsxSource(settings, gateway=self._place.identity, clock=self._clock)
         return ScheduledSource(source, self._section.dsx_interval_s)
 
     def snmp(self) -> ScheduledSource:
-        from collectors.snmp import SnmpSource
+        from collectors.snmp.source import SnmpSource
 
         settings = _given(self._settings.snmp)
         source = SnmpSource(settings, gateway=self._place.identity, clock=self._clock)
         return ScheduledSource(source, settings.interval_s)
 
     def slurm(self) -> ScheduledSource:
-        from collectors.slurm import SlurmSource
-        from collectors.slurm_nodes import NodeGpuBook
+        from collectors.slurm.nodes import NodeGpuBook
+        from collectors.slurm.source import SlurmSource
 
         settings, kept = self._settings.slurm, self._counters()
         book = NodeGpuBook(self._place.name, self._uuids) if self._nvml and not settings.gpus_file else None
@@ -114,14 +114,14 @@ class _Sources:
         return ScheduledSource(source, settings.interval_s, kept)
 
     def kubernetes(self) -> ScheduledSource:
-        from collectors.kubernetes import KubernetesSource
+        from collectors.kubernetes.source import KubernetesSource
 
         settings, kept = self._settings.kubernetes, self._counters()
         source = KubernetesSource(settings, gateway=self._place.identity, clock=self._clock, memory=kept)
         return ScheduledSource(source, settings.interval_s, kept)
 
     def topology(self) -> ScheduledSource:
-        from collectors.topology import TopologySource
+        from collectors.topology.source import TopologySource
 
         settings = _given(self._settings.topology)
         source = TopologySource(settings, gateway=self._place.identity, clock=self._clock)

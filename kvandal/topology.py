@@ -11,9 +11,9 @@ from typing import Any
 import polars as pl
 
 from catalogue import ResourceKind
-from collectors.topology import read_tree
-from collectors.topology_file import TopologyFileError
-from collectors.topology_settings import ReconciliationSettings
+from collectors.topology.file import TopologyFileError
+from collectors.topology.settings import ReconciliationSettings
+from collectors.topology.source import read_tree
 from reports.figures import ROLES
 from storage.client import StoreAddress, connect
 from storage.reader import Reader

@@ -110,7 +110,7 @@ def topology() -> None:
 
 
 def _loaded_topology(url: str | None, user: str | None) -> Any:  # noqa: ANN401 - storage.topology.Topology, imported late
-    from collectors.topology_settings import ReconciliationSettings
+    from collectors.topology.settings import ReconciliationSettings
     from kvandal.addresses import store_address
     from kvandal.topology import load_topology
 

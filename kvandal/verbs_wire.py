@@ -189,8 +189,8 @@ def modbus_probe(*, host: str, port: int, unit: int, map_name: str | None, maps:
     It only reads. For 32-bit points it says which word order gives plausible values.
     """
     from collectors.devices import DeviceError
-    from collectors.modbus_map_file import load_register_map
-    from collectors.modbus_probe import probe
+    from collectors.modbus.map_file import load_register_map
+    from collectors.modbus.probe import probe
 
     register_map = load_register_map(map_name, str(maps or "")) if map_name else None
     try:

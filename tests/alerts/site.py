@@ -15,7 +15,7 @@ def xid(gpu: int, number: int, at_s: float, *, count: int = 1, text: str = "", d
 
 
 def bus_alarm(kind: str, resource: int, at_s: float, *, stands: bool, point: str = "detector") -> EventMessage:
-    """A point of the building bus, as collectors/dsx_alarms.py tells it."""
+    """A point of the building bus, as collectors/dsx/alarms.py tells it."""
     time_ms = START_MS + round(at_s * 1000)
     begins, ends = (LeakState.CRITICAL, LeakState.DRY) if kind == "leak" else (1, 0)
     return EventMessage(

@@ -6,8 +6,8 @@ from alerts.alert import EventRule
 from alerts.event_rules import EVENT_RULES, KINDS_READ, MASS, STORM, UNLISTED, XID_REPEATED, Opens, read_event
 from catalogue.facility import LeakState
 from catalogue.xid import XidClass
-from collectors.dsx_alarms import ALARMS
-from collectors.nvml_events import EVENT_KINDS
+from collectors.dsx.alarms import ALARMS
+from collectors.nvml.events import EVENT_KINDS
 from simulation.faults import FAULT_CLASSES, RACK_FAULTS
 from stream.messages import EventMessage
 

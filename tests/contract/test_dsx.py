@@ -22,10 +22,10 @@ from catalogue import COOLING, POINTS, POWER, RACK, ResourceKind, Table, resourc
 from catalogue.facility import LeakState
 from catalogue.point import POINT_UNITS
 from collectors.devices import DeviceState
-from collectors.dsx import INVENTORY_PAUSE_S, DsxSource
-from collectors.dsx_bus import MAX_PACKET_BYTES, _Listener
-from collectors.dsx_message import Refusal
-from collectors.dsx_settings import DsxSettings
+from collectors.dsx.bus import MAX_PACKET_BYTES, _Listener
+from collectors.dsx.message import Refusal
+from collectors.dsx.settings import DsxSettings
+from collectors.dsx.source import INVENTORY_PAUSE_S, DsxSource
 from collectors.facility import gateway_id
 from collectors.source import (
     ChangingSource,

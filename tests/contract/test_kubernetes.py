@@ -21,9 +21,9 @@ from collectors.counters import KeptCounter
 from collectors.devices import DeviceState
 from collectors.exposition import AgentMetrics
 from collectors.framer import Framer, FrameRule
-from collectors.kubernetes import KubernetesSource
-from collectors.kubernetes_holds import gpu_lookup, gpu_of
-from collectors.kubernetes_settings import KubernetesSettings
+from collectors.kubernetes.holds import gpu_lookup, gpu_of
+from collectors.kubernetes.settings import KubernetesSettings
+from collectors.kubernetes.source import KubernetesSource
 from collectors.runner import SourceRunner, StagedCounters
 from collectors.source import DeviceSource, ExplainingSource, Source, SourceUnavailableError
 from collectors.spool import Spool
@@ -198,7 +198,7 @@ def test_claimed_devices_are_held_and_may_be_shared_by_pods(node: Kubelet) -> No
 def test_a_device_of_no_known_gpu_is_said_once_and_counted(node: Kubelet, caplog: pytest.LogCaptureFixture) -> None:
     node.pods = [pod("one", "MIG-1", "MIG-2", A)]
     source = source_of(node)
-    caplog.set_level(logging.INFO, "collectors.kubernetes")
+    caplog.set_level(logging.INFO, "collectors.kubernetes.source")
     assert [message.resource for message in poll(source, 0)] == [gpu(A)]
     poll(source, 10)
     assert len(caplog.records) == 1

@@ -23,9 +23,9 @@ from catalogue import COOLING, POINTS, POWER, RACK, ResourceKind, Table, resourc
 from catalogue.point import POINT_UNITS
 from collectors.devices import DeviceReport, DeviceState
 from collectors.facility import gateway_id
-from collectors.modbus import ModbusSource
-from collectors.modbus_map_file import MapError
-from collectors.modbus_settings import ModbusSettings
+from collectors.modbus.map_file import MapError
+from collectors.modbus.settings import ModbusSettings
+from collectors.modbus.source import ModbusSource
 from collectors.source import ChangingSource, DeviceSource, ExplainingSource, SourceUnavailableError
 from stream.messages import EventMessage, InventoryMessage
 from stream.rows import in_base_unit

@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from collectors.devices import DeviceError, DeviceReport, DeviceState
-from collectors.modbus import ModbusSource
-from collectors.modbus_blocks import Span
-from collectors.modbus_connection import MAX_REPLY_BYTES, Connection
-from collectors.modbus_settings import ModbusSettings
+from collectors.modbus.blocks import Span
+from collectors.modbus.connection import MAX_REPLY_BYTES, Connection
+from collectors.modbus.settings import ModbusSettings
+from collectors.modbus.source import ModbusSource
 from collectors.source import SourceUnavailableError
 from tests.servers.agent_fakes import START_S, FakeClock
 from tests.servers.modbus_rubbish import Answer, Peer, peer, registers, reply

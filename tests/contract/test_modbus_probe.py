@@ -4,8 +4,8 @@ import pytest
 from pymodbus.constants import ExcCodes
 
 from collectors.devices import DeviceError, DeviceState
-from collectors.modbus_map_file import load_register_map
-from collectors.modbus_probe import Probe, ProbeLine, probe
+from collectors.modbus.map_file import load_register_map
+from collectors.modbus.probe import Probe, ProbeLine, probe
 from tests.servers.modbus_server import INPUT, ModbusServer, modbus_server
 from tests.servers.ports import free_port
 

@@ -23,8 +23,8 @@ import pytest
 
 from catalogue import GPU, Kind, ResourceKind, resource_id
 from collectors.counters import CounterStore
-from collectors.nvml import REOPEN_S, RETRY_S, NvmlSource
-from collectors.nvml_library import REPROBE_S, is_blank
+from collectors.nvml.library import REPROBE_S, is_blank
+from collectors.nvml.source import REOPEN_S, RETRY_S, NvmlSource
 from collectors.source import SourceUnavailableError
 from collectors.tray import TrayPlace
 from stream.rows import Rows, in_base_unit
@@ -307,7 +307,7 @@ def test_a_gpu_that_hangs_from_the_start_gets_its_row_when_it_answers(start: Sta
 def test_a_dark_gpu_is_logged_when_it_goes_and_when_it_comes_back(
     start: StartNode, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="collectors.nvml")
+    caplog.set_level(logging.INFO, logger="collectors.nvml.source")
     node = start(deadline_s=HASTY_S)
     node.tick()
     node.stub.hang(3)
@@ -588,14 +588,14 @@ def test_inventory_stays_equal_until_something_changes(start: StartNode) -> None
 
 ASK_ONCE = """
 import json, sys
-import collectors.nvml
+import collectors.nvml.source
 loaded_early = "pynvml" in sys.modules
-source = collectors.nvml.NvmlSource(deadline_s=10.0)
+source = collectors.nvml.source.NvmlSource(deadline_s=10.0)
 inventory = source.inventory()
 try:
     reading, _ = source.read(1)
     said = f"{reading.rows.size} rows"
-except collectors.nvml.SourceUnavailableError as error:
+except collectors.nvml.source.SourceUnavailableError as error:
     said = str(error)
 print(json.dumps([loaded_early, len(inventory), said]))
 """

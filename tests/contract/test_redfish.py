@@ -12,7 +12,7 @@ import pytest
 
 from catalogue import COOLING, POWER, TRAY, ResourceKind, resource_id
 from collectors.facility import Quality
-from collectors.redfish_settings import RedfishResource
+from collectors.redfish.settings import RedfishResource
 from tests.servers.notebook import Notebook
 from tests.servers.redfish_bench import CDU_IDENTITY, START_S, Bench, about, events
 from tests.servers.redfish_service import Certificates, Fault, Json, make_certificates

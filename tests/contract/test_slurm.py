@@ -24,9 +24,9 @@ from catalogue import ResourceKind, resource_id
 from collectors.counters import KeptCounter
 from collectors.devices import DeviceState
 from collectors.pseudonyms import NameKind, read_key
-from collectors.slurm import SlurmSource
-from collectors.slurm_nodes import NodeGpuBook
-from collectors.slurm_settings import ACCOUNTING, CONTROLLER, SlurmSettings
+from collectors.slurm.nodes import NodeGpuBook
+from collectors.slurm.settings import ACCOUNTING, CONTROLLER, SlurmSettings
+from collectors.slurm.source import SlurmSource
 from collectors.source import DeviceSource, ExplainingSource, Source, SourceUnavailableError
 from storage.writer import Writer
 from stream.batch import MessageBatcher, Record
@@ -235,7 +235,9 @@ def test_what_cannot_be_placed_is_counted(cluster: Cluster, generation: str, cap
     # 4709 and 4717 had two GPUs each of a node of eight, and were over before anybody looked.
     (remark,) = source.remarks()
     assert remark.startswith("2 jobs (4717, 4709) have GPUs that are not known")
-    assert [record.levelno for record in caplog.records if record.name == "collectors.slurm"] == [logging.WARNING]
+    assert [record.levelno for record in caplog.records if record.name == "collectors.slurm.source"] == [
+        logging.WARNING
+    ]
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
@@ -675,7 +677,7 @@ def test_a_job_that_makes_no_sense_is_left_out_and_the_others_are_told(
     assert len(cluster.poll(source)) == 1
     assert cluster.poll(source, 60) == []
     assert f"{len(bad)} jobs of controller could not be read" in source.remarks()
-    assert len([record for record in caplog.records if record.name == "collectors.slurm"]) == 1
+    assert len([record for record in caplog.records if record.name == "collectors.slurm.source"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ from catalogue import POINTS, POWER, ResourceKind, resource_id
 from catalogue.point import POINT_UNITS
 from collectors.devices import LONGEST_PAUSE_S, DeviceReport, DeviceState
 from collectors.facility import gateway_id
-from collectors.snmp import SnmpSource
-from collectors.snmp_map_file import MapError
-from collectors.snmp_settings import SnmpSettings
+from collectors.snmp.map_file import MapError
+from collectors.snmp.settings import SnmpSettings
+from collectors.snmp.source import SnmpSource
 from collectors.source import ChangingSource, DeviceSource, SourceUnavailableError
 from stream.clock import Clock, SystemClock
 from stream.messages import EventMessage, InventoryMessage

@@ -18,8 +18,8 @@ from pysnmp.proto.api import v2c  # type: ignore[import-untyped]
 
 from catalogue import POWER, ResourceKind
 from collectors.devices import DeviceReport, DeviceState
-from collectors.snmp import SnmpSource
-from collectors.snmp_settings import SnmpSettings
+from collectors.snmp.settings import SnmpSettings
+from collectors.snmp.source import SnmpSource
 from collectors.source import SourceUnavailableError
 from stream.clock import SystemClock
 from stream.rows import in_base_unit

@@ -10,7 +10,7 @@ import pytest
 
 from catalogue import GPU_HEALTH, ResourceKind, resource_id
 from collectors.kernel_log import KernelLog
-from collectors.nvml import REWATCH_S, NvmlSource
+from collectors.nvml.source import REWATCH_S, NvmlSource
 from collectors.source import SourceUnavailableError
 from collectors.tray import TrayPlace
 from stream.messages import EventMessage

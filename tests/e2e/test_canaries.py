@@ -18,8 +18,8 @@ from urllib.request import Request, urlopen
 import pytest
 
 from collectors.pseudonyms import read_key
-from collectors.snmp_secrets import read_secret
-from collectors.snmp_settings import CommunityCredentials, UserCredentials
+from collectors.snmp.secrets import read_secret
+from collectors.snmp.settings import CommunityCredentials, UserCredentials
 from dashboards.publishing import DataSources, open_grafana
 from kvandal.addresses import kafka_address, store_address
 from kvandal.broker import HOST

@@ -4,12 +4,12 @@ import tempfile
 from importlib.resources import files
 from pathlib import Path
 
-from collectors.dsx_message import RefusedError, decode_facts, decode_reading, parse_topic
+from collectors.dsx.message import RefusedError, decode_facts, decode_reading, parse_topic
 from collectors.kernel_log import parse_pci_address, parse_xid
 from collectors.mapping import MappingError, load_mapping, parse_mapping
-from collectors.modbus_map_file import MapError, parse_register_map
+from collectors.modbus.map_file import MapError, parse_register_map
 from collectors.prometheus_text import EXCERPT_CHARACTERS, ExporterReader, is_number, parse_text
-from collectors.redfish_document import (
+from collectors.redfish.document import (
     MAX_PATH_CHARACTERS,
     detector_groups,
     is_there,
@@ -28,7 +28,7 @@ from tests.fuzz.target import Target, check
 
 _DCGM = files("collectors").joinpath("mappings/dcgm.toml")
 _MAPPING = load_mapping(Path(str(_DCGM)))
-_MAPS = sorted(files("collectors").joinpath("register_maps").iterdir(), key=lambda file: file.name)
+_MAPS = sorted(files("collectors.modbus").joinpath("maps").iterdir(), key=lambda file: file.name)
 _PAGE = b"""# HELP DCGM_FI_DEV_POWER_USAGE Power draw (in W).
 # TYPE DCGM_FI_DEV_POWER_USAGE gauge
 DCGM_FI_DEV_POWER_USAGE{gpu="0",UUID="GPU-1",device="nvidia0",modelName="GB300",Hostname="n\\\\1\\"2\\n"} 131.5

@@ -6,13 +6,13 @@ import tempfile
 from pathlib import Path
 from uuid import UUID
 
-from collectors.modbus_blocks import Span
-from collectors.modbus_map import evaluate, facts_of
-from collectors.modbus_map_file import load_register_map, shipped_maps
-from collectors.snmp_map_file import SHIPPED_MAPS, MapError, load_maps, parse_map
-from collectors.snmp_plan import Found, measurements_of, plan_of, points_of
-from collectors.snmp_settings import SnmpDevice
-from collectors.topology_file import FileText, TopologyFileError, parse_file
+from collectors.modbus.blocks import Span
+from collectors.modbus.map import evaluate, facts_of
+from collectors.modbus.map_file import load_register_map, shipped_maps
+from collectors.snmp.map_file import SHIPPED_MAPS, MapError, load_maps, parse_map
+from collectors.snmp.plan import Found, measurements_of, plan_of, points_of
+from collectors.snmp.settings import SnmpDevice
+from collectors.topology.file import FileText, TopologyFileError, parse_file
 from kvandal.importing import parse_valid_from
 from kvandal.plans import TablePlans
 from reports.period import Period

@@ -19,11 +19,11 @@ from pymodbus.constants import ExcCodes
 
 from catalogue import COOLING, POWER, RACK, ResourceKind, Table
 from collectors.devices import DeviceState
-from collectors.dsx import DsxSource
+from collectors.dsx.source import DsxSource
 from collectors.facility import Quality
-from collectors.modbus import ModbusSource
-from collectors.modbus_map_file import load_register_map
-from collectors.redfish import RedfishSource
+from collectors.modbus.map_file import load_register_map
+from collectors.modbus.source import ModbusSource
+from collectors.redfish.source import RedfishSource
 from collectors.simulator import SimulatorSource
 from collectors.source import Reading, SourceUnavailableError
 from kvandal.serving_site import RacksThrough, ServeOptions, Serving, mqtt_address, open_site, serve_site

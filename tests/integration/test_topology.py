@@ -13,8 +13,8 @@ from polars.testing import assert_frame_equal
 
 from catalogue import RACK, ResourceKind, resource_id
 from collectors.simulator import SimulatorSource
-from collectors.topology import TopologySource
-from collectors.topology_settings import TopologySettings
+from collectors.topology.settings import TopologySettings
+from collectors.topology.source import TopologySource
 from simulation import Simulation, Site
 from storage import schema
 from storage.client import StoreAddress, connect

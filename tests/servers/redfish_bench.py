@@ -10,8 +10,8 @@ from typing import Any
 from catalogue import COOLING, POINTS, RACK, ResourceKind, Table, resource_id
 from collectors.devices import DeviceReport
 from collectors.facility import gateway_id
-from collectors.redfish import RedfishSource
-from collectors.redfish_settings import RedfishDevice, RedfishSettings
+from collectors.redfish.settings import RedfishDevice, RedfishSettings
+from collectors.redfish.source import RedfishSource
 from collectors.source import Reading
 from stream.messages import EventMessage, InventoryMessage
 from stream.rows import Rows, in_base_unit

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from catalogue import RACK, ResourceKind, resource_id
 from catalogue.facility import LeakState
 from collectors.devices import DeviceState
-from collectors.dsx_board import Board
-from collectors.dsx_message import Refusal
-from collectors.dsx_settings import DsxSettings
+from collectors.dsx.board import Board
+from collectors.dsx.message import Refusal
+from collectors.dsx.settings import DsxSettings
 from collectors.facility import Quality
 from stream.messages import EventMessage
 from tests.servers.agent_fakes import START_S, FakeClock

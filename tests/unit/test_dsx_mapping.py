@@ -11,10 +11,10 @@ import pytest
 
 from catalogue import TABLES, Metric, Table
 from catalogue.origins import DsxPoint
-from collectors.dsx_alarms import ALARMS
-from collectors.dsx_mapping import DETECTORS, Column, StatusWords, column_of, leak_state
-from collectors.dsx_message import PointAddress, PointFacts, StateLabel
-from collectors.dsx_units import Scale, named_scale, scale_of
+from collectors.dsx.alarms import ALARMS
+from collectors.dsx.mapping import DETECTORS, Column, StatusWords, column_of, leak_state
+from collectors.dsx.message import PointAddress, PointFacts, StateLabel
+from collectors.dsx.units import Scale, named_scale, scale_of
 
 ORIGINS = [
     (table, metric, origin)

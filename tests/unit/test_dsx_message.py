@@ -2,7 +2,7 @@
 
 import pytest
 
-from collectors.dsx_message import (
+from collectors.dsx.message import (
     MAX_PAYLOAD_BYTES,
     MAX_POINT_CHARACTERS,
     PointAddress,

@@ -277,7 +277,7 @@ def test_a_leak_of_two_detectors_ends_when_both_are_dry(watch: Watch) -> None:
 
 
 def redfish_leak(resource: int, code: int, at_s: float) -> EventMessage:
-    """As collectors/redfish.py tells it: code is a leak state of the catalogue."""
+    """As collectors/redfish/source.py tells it: code is a leak state of the catalogue."""
     time_ms = START_MS + round(at_s * 1000)
     return EventMessage(id=f"leak/{time_ms}", resource=resource, time_ms=time_ms, kind="leak", code=code,
                         attributes={"label": "LeakDetectors/1", "before": "dry"})  # fmt: skip

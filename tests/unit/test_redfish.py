@@ -13,7 +13,7 @@ import pytest
 from catalogue import ResourceKind, units
 from catalogue.facility import LeakState
 from catalogue.point import UNIT_CODES
-from collectors.redfish_document import (
+from collectors.redfish.document import (
     is_there,
     next_page,
     number_of,
@@ -23,11 +23,11 @@ from collectors.redfish_document import (
     serial_of,
     text_at,
 )
-from collectors.redfish_leaks import worst_leak
-from collectors.redfish_quantities import QUANTITIES, name_of, quantity_at, sensor_quantity, sensor_value
-from collectors.redfish_report import choose_reports, covers, needs_of, overlay, read_report
-from collectors.redfish_settings import TABLES, RedfishDevice, RedfishResource, RedfishSettings
-from collectors.redfish_tree import WAYS, Place
+from collectors.redfish.leaks import worst_leak
+from collectors.redfish.quantities import QUANTITIES, name_of, quantity_at, sensor_quantity, sensor_value
+from collectors.redfish.report import choose_reports, covers, needs_of, overlay, read_report
+from collectors.redfish.settings import TABLES, RedfishDevice, RedfishResource, RedfishSettings
+from collectors.redfish.tree import WAYS, Place
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs/guides/redfish.md"
 

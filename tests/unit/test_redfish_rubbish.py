@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from catalogue.point import UNIT_CODES
 from collectors.facility import MAX_NAME_CHARACTERS
-from collectors.redfish_document import Document
-from collectors.redfish_plan import Discovery, Plan
-from collectors.redfish_report import overlay, read_report
-from collectors.redfish_settings import RedfishDevice
-from collectors.redfish_tree import EXPAND
-from collectors.redfish_values import values_of
+from collectors.redfish.document import Document
+from collectors.redfish.plan import Discovery, Plan
+from collectors.redfish.report import overlay, read_report
+from collectors.redfish.settings import RedfishDevice
+from collectors.redfish.tree import EXPAND
+from collectors.redfish.values import values_of
 from tests.servers.redfish_service import ROOT, Json
 from tests.servers.redfish_trees import (
     cdu_tree,

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from catalogue import COOLING, POWER, ResourceKind
 from catalogue.units import Unit
 from collectors.facility import Measurement, Quality, readings_of
-from collectors.modbus_blocks import Span
-from collectors.modbus_map import MapPoint, RegisterMap, Words, evaluate, facts_of, judge
-from collectors.modbus_map_file import MapError, load_register_map, parse_register_map, shipped_maps
-from collectors.modbus_units import UNIT_NAMES, device_unit
+from collectors.modbus.blocks import Span
+from collectors.modbus.map import MapPoint, RegisterMap, Words, evaluate, facts_of, judge
+from collectors.modbus.map_file import MapError, load_register_map, parse_register_map, shipped_maps
+from collectors.modbus.units import UNIT_NAMES, device_unit
 
 KWH = 3.6e6
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.modbus_blocks import MAX_BITS, MAX_REGISTERS, Span, plan_blocks
+from collectors.modbus.blocks import MAX_BITS, MAX_REGISTERS, Span, plan_blocks
 
 SPANS = st.lists(st.builds(Span, st.sampled_from((1, 2, 3, 4)), st.integers(0, 400), st.sampled_from((1, 2, 4, 16))))
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 
 from catalogue.facility import QUALITY_STATES
-from collectors.modbus_map_file import load_register_map
+from collectors.modbus.map_file import load_register_map
 from kvandal.serving_site import heat_meter_values, meter_values, register_of, served_device
 from simulation import Simulation, Site
 from simulation.serving import Moment

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from catalogue import POWER
-from collectors.snmp_map import map_for, oid_of
-from collectors.snmp_map_file import MapError, load_maps, parse_map
+from collectors.snmp.map import map_for, oid_of
+from collectors.snmp.map_file import MapError, load_maps, parse_map
 
 HEAD = 'name = "own"\nsource = "a manual"\n'
 READING = HEAD + '[[readings]]\noid = "1.3.6.1.4.1.9.1"\n'

@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from catalogue import POWER, ResourceKind, resource_id
-from collectors.snmp_map import oid_of
-from collectors.snmp_map_file import parse_map
-from collectors.snmp_plan import DevicePlan, Found, measurements_of, plan_of, points_of
-from collectors.snmp_settings import SnmpDevice
+from collectors.snmp.map import oid_of
+from collectors.snmp.map_file import parse_map
+from collectors.snmp.plan import DevicePlan, Found, measurements_of, plan_of, points_of
+from collectors.snmp.settings import SnmpDevice
 
 HEAD = """
 name = "own"

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from collectors.snmp_settings import CommunityCredentials, SnmpSettings, UserCredentials
+from collectors.snmp.settings import CommunityCredentials, SnmpSettings, UserCredentials
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs/guides/snmp.md"
 USER = {"version": "3", "user": "kvandal", "auth_password_file": "a", "privacy_password_file": "p"}
@@ -79,5 +79,5 @@ def test_settings_that_do_not_hold_are_refused(changes: dict[str, Any], why: str
 
 
 def test_checking_settings_and_maps_loads_no_library_of_snmp() -> None:
-    program = "import sys, collectors.snmp_settings, collectors.snmp_map_file; print('pysnmp' in sys.modules)"
+    program = "import sys, collectors.snmp.settings, collectors.snmp.map_file; print('pysnmp' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "False"

@@ -10,10 +10,10 @@ import pytest
 
 from catalogue import POWER, ResourceKind
 from collectors.devices import DeviceError, DeviceState
-from collectors.modbus_blocks import Span
-from collectors.modbus_connection import ExceptionReplyError
-from collectors.modbus_map import RegisterMap, evaluate, facts_of
-from collectors.modbus_sunspec import Model, find_models, meter_map
+from collectors.modbus.blocks import Span
+from collectors.modbus.connection import ExceptionReplyError
+from collectors.modbus.map import RegisterMap, evaluate, facts_of
+from collectors.modbus.sunspec import Model, find_models, meter_map
 
 MARKER = [0x5375, 0x6E53]
 NOT_IMPLEMENTED = 0x8000

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from catalogue import ResourceKind, resource_id
-from collectors.topology_settings import ReconciliationSettings
+from collectors.topology.settings import ReconciliationSettings
 from kvandal.topology import (
     TreeView,
     alias_lines,

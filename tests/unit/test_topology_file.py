@@ -8,14 +8,14 @@ import msgspec
 import pytest
 
 from catalogue import ResourceKind, resource_id
-from collectors import topology_file
-from collectors.topology import read_tree
-from collectors.topology_assembly import assemble
-from collectors.topology_checks import MOST_SUPPLIERS
-from collectors.topology_entry import PARENTS
-from collectors.topology_file import FileText, TopologyFileError, parse_file, read_file
-from collectors.topology_settings import ReconciliationSettings, TopologySettings
-from collectors.topology_tree import MOST_LEVELS, Tree
+from collectors.topology import file as topology_file
+from collectors.topology.assembly import assemble
+from collectors.topology.checks import MOST_SUPPLIERS
+from collectors.topology.entry import PARENTS
+from collectors.topology.file import FileText, TopologyFileError, parse_file, read_file
+from collectors.topology.settings import ReconciliationSettings, TopologySettings
+from collectors.topology.source import read_tree
+from collectors.topology.tree import MOST_LEVELS, Tree
 from stream.messages import InventoryMessage
 
 MAY, JUNE, OCTOBER = (round(datetime(2026, month, 1, tzinfo=UTC).timestamp() * 1000) for month in (5, 6, 10))

@@ -12,8 +12,8 @@ from catalogue import ResourceKind, resource_id
 from collectors.devices import DeviceState
 from collectors.facility import gateway_id
 from collectors.source import ChangingSource, DeviceSource, Source, SourceUnavailableError
-from collectors.topology import TopologySource, read_tree
-from collectors.topology_settings import ReconciliationSettings, TopologySettings
+from collectors.topology.settings import ReconciliationSettings, TopologySettings
+from collectors.topology.source import TopologySource, read_tree
 from tests.servers.agent_fakes import FakeClock
 
 NOW_S = 4_000_000_000  # in 2096

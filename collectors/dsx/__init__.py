@@ -1,0 +1,1 @@
+"""DSX Exchange: the building system's points over MQTT."""

@@ -1,0 +1,1 @@
+"""NVML: the GPUs of this node."""

@@ -1,0 +1,1 @@
+"""Redfish: CDUs, cooling loops, power shelves, PDUs, servers and switches."""

@@ -1,0 +1,1 @@
+"""Slurm: which job held which GPU."""

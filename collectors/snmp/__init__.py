@@ -1,0 +1,1 @@
+"""SNMP: rack PDUs and UPSs."""

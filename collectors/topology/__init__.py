@@ -1,0 +1,1 @@
+"""Topology files: the site as its people commissioned it."""
