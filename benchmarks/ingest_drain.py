@@ -93,7 +93,7 @@ def _embedded(work: Path) -> Iterator[str]:
 
 def _insert_ready_blocks(backlog: Backlog, work: Path) -> Drained:
     """The limit: nothing but the engine, fed by the same client library, with the same settings."""
-    with _store(work / "limit") as address, closing(connect(address)) as client:
+    with empty_store(work / "limit") as address, closing(connect(address)) as client:
         types = {name: type_name for name, type_name, *_ in client.query("DESCRIBE TABLE gpu").result_rows}
         ready = [b"".join(native_block(rows, types)) for rows in backlog.blocks(60_000)]
         names = list(row_type(layout_of(GPU)).names or ())
@@ -108,7 +108,7 @@ def _drain(what: str, backlog: Backlog, bootstrap: str, work: Path, *, journal: 
     address, kafka = KafkaAddress(bootstrap), KafkaSettings(bootstrap=bootstrap)
     ensure_topics(address, replication=1, partitions=2)
     backlog.publish(address)
-    with _store(work / f"drain-{journal is None}") as store, closing(connect(store)) as watcher:
+    with empty_store(work / f"drain-{journal is None}") as store, closing(connect(store)) as watcher:
         metrics = IngestMetrics(CollectorRegistry())
         meter = Meter()
         with closing(
@@ -137,7 +137,7 @@ def wait_until_stored(watcher: Client, rows: int) -> None:
 
 
 @contextmanager
-def _store(path: Path) -> Iterator[StoreAddress]:
+def empty_store(path: Path) -> Iterator[StoreAddress]:
     """An empty store with today's schema. One engine per process: the path is free again afterwards."""
     path.mkdir()
     address = StoreAddress(f"chdb://{path}")
