@@ -1,0 +1,206 @@
+"""The load of a whole site, live: every frame as the tray's own agent would send it, from one process.
+
+What the trays read is the simulator's, prepared beforehand: up to 250 trays for up to ten minutes. A tray of the site
+takes the readings of one of them, each from another place on, under its own source, GPUs, times and sequence numbers.
+Agents start at any time, so frames leave evenly over their period: ten seconds for `gpu`, thirty for `gpu_health`.
+
+It is kinder to the broker than the agents are in one thing: frames of many of them share a batch and its compression.
+
+`benchmarks.whole_site` starts it: `python -m benchmarks.site_load BOOTSTRAP GPUS SECONDS TICKS`. It says as a line of
+JSON that it is ready, begins at the second that it is told on stdin, says what it sent, and ends when stdin does.
+"""
+
+import heapq
+import math
+import sys
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalogue import GPU, GPU_HEALTH, ResourceKind, Table, layout_of, resource_id
+from collectors.framer import Framer, FrameRule
+from collectors.simulator import SimulatorSource
+from collectors.source import Reading
+from collectors.spool import Outgoing
+from kvandal.serving import tell_parent
+from simulation import Simulation, Site
+from simulation.site import GPUS_PER_TRAY
+from stream.client import KafkaAddress
+from stream.clock import SystemClock
+from stream.publish import Acknowledged, Publisher
+from stream.rows import Rows, join_rows, row_type
+
+PREPARED_TRAYS = 250
+PREPARED_S = 600
+HEALTH_INTERVAL_S = 30
+_WARM_UP_S = 3600  # of the simulated site: by then its jobs and temperatures are those of any hour
+_LEAST_SLEEP_S = 0.01  # not one nap a frame: that is how late a frame may be on purpose
+_FLUSH_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Readings of one table, by tray and turn: a frame's rows as bytes, and how many of its readings are present.
+
+    As bytes: numpy copies a structured array field by field.
+    """
+
+    packed: NDArray[np.uint8]
+    present: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The frames of one table from all trays, evenly over their period; number N is of tray N modulo their count."""
+
+    table: Table
+    prepared: Prepared
+    sources: list[int]
+    gpus: NDArray[np.uint64]  # by tray
+    ticks: int
+    interval_s: int
+
+    @property
+    def period_s(self) -> int:
+        return self.ticks * self.interval_s
+
+    def due(self, seconds: int) -> Iterator[tuple[float, int, "Line"]]:
+        """Seconds from the start at which each frame of the run leaves, and its number and line."""
+        for number in range(len(self.sources) * seconds // self.period_s):
+            yield self.period_s * number / len(self.sources), number, self
+
+    def reading(self, number: int, last_tick_s: int) -> tuple[Reading, int]:
+        """What the tray reads in that turn, its newest tick at `last_tick_s`; and how many readings are present."""
+        turn, tray = divmod(number, len(self.sources))
+        trays, turns = self.prepared.present.shape
+        kind, place = tray % trays, (tray // trays + turn) % turns
+        rows = self.prepared.packed[kind, place].copy().view(row_type(layout_of(self.table)))
+        by_tick = rows.reshape(self.ticks, GPUS_PER_TRAY)
+        by_tick["resource"] = self.gpus[tray]
+        by_tick["time"] = (
+            np.arange(last_tick_s - self.period_s, last_tick_s, self.interval_s)[:, None] + self.interval_s
+        )
+        return Reading(self.sources[tray], self.table, rows, self.ticks), int(self.prepared.present[kind, place])
+
+
+def prepare(trays: int, seconds: int, ticks: int) -> dict[Table, Prepared]:
+    """Simulate so many trays for so long, at 1 Hz."""
+    start_s = int(time.time()) // HEALTH_INTERVAL_S * HEALTH_INTERVAL_S
+    source = SimulatorSource(Simulation(Site.build(trays * GPUS_PER_TRAY, 1), start_s - _WARM_UP_S, seed=1))
+    parts: dict[Table, list[Rows]] = {GPU: [], GPU_HEALTH: []}
+    for time_s in range(start_s, start_s + seconds):
+        for reading in source.read(time_s):
+            if reading.table in parts:
+                parts[reading.table].append(reading.rows)
+    return {GPU: _by_tray(GPU, parts[GPU], trays, ticks), GPU_HEALTH: _by_tray(GPU_HEALTH, parts[GPU_HEALTH], trays, 1)}
+
+
+def _by_tray(table: Table, parts: list[Rows], trays: int, ticks: int) -> Prepared:
+    """From rows in order of time, then tray, to those of each tray in frames of `ticks`."""
+    by_time = join_rows(parts).reshape(-1, ticks, trays, GPUS_PER_TRAY)
+    rows = np.ascontiguousarray(by_time.transpose(2, 0, 1, 3))
+    present = sum((rows[m.column] != m.stored.absent).sum(axis=(2, 3)) for m in table.metrics)
+    return Prepared(rows.reshape(*rows.shape[:2], -1).view(np.uint8), np.asarray(present))
+
+
+@dataclass(slots=True)
+class Sent:
+    """What became of the frames; the broker's answers arrive on the producer's thread."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    present: Counter[str] = field(default_factory=Counter)
+    frames: int = 0
+    bytes: int = 0
+    acknowledged: int = 0
+    most_under_way: int = 0
+    late_s: "array[float]" = field(default_factory=lambda: array("d"))
+    answer_s: "array[float]" = field(default_factory=lambda: array("d"))
+    errors: list[Exception] = field(default_factory=list)
+
+    def count(self, frame: Outgoing, table: Table, present: int, late_s: float) -> None:
+        self.rows[table.name] += frame.rows
+        self.present[table.name] += present
+        self.frames += 1
+        self.bytes += len(frame.value)
+        self.late_s.append(late_s)
+        self.most_under_way = max(self.most_under_way, self.frames - self.acknowledged)
+
+    def acknowledge(self) -> Callable[[Acknowledged], None]:
+        """What to call when the broker has the frame that leaves now."""
+        left_s = time.monotonic()
+
+        def take_note(_: Acknowledged) -> None:
+            self.acknowledged += 1
+            self.answer_s.append(time.monotonic() - left_s)
+
+        return take_note
+
+    def document(self) -> dict[str, object]:
+        if self.errors:
+            raise self.errors[0]
+        if self.acknowledged != self.frames:
+            raise RuntimeError(f"{self.frames} frames sent, {self.acknowledged} acknowledged")
+        return {
+            "rows": dict(self.rows),
+            "present": dict(self.present),
+            "frames": self.frames,
+            "bytes": self.bytes,
+            "most_under_way": self.most_under_way,
+            "late_s": _spread(self.late_s),
+            "answer_s": _spread(self.answer_s),
+        }
+
+
+def _spread(values: "array[float]") -> Mapping[str, float]:
+    p50, p99, most = np.percentile(np.frombuffer(values), [50, 99, 100])
+    return {"p50": round(float(p50), 4), "p99": round(float(p99), 4), "most": round(float(most), 4)}
+
+
+def make_lines(gpus: int, seconds: int, ticks: int) -> list[Line]:
+    """The frames of a site of `gpus`, from readings that are prepared now."""
+    site = Site.build(gpus, 1)
+    trays = min(PREPARED_TRAYS, site.trays)
+    unit_s = math.lcm(ticks, HEALTH_INTERVAL_S)
+    prepared = prepare(trays, -(-min(seconds, PREPARED_S) // unit_s) * unit_s, ticks)
+    sources = [resource_id(ResourceKind.AGENT, f"{ResourceKind.TRAY} {one:016x}") for one in site.tray_ids.tolist()]
+    return [
+        Line(GPU, prepared[GPU], sources, site.gpu_ids, ticks, interval_s=1),
+        Line(GPU_HEALTH, prepared[GPU_HEALTH], sources, site.gpu_ids, 1, interval_s=HEALTH_INTERVAL_S),
+    ]
+
+
+def send(lines: list[Line], publisher: Publisher, *, start_s: int, seconds: int) -> Sent:
+    """Send everything at its time, and wait until the broker has it."""
+    sent, clock = Sent(), SystemClock()
+    framer = Framer(FrameRule(max(line.ticks for line in lines)), epoch_ms=clock.utc_ms(), clock=clock)
+    for due_s, number, line in heapq.merge(*(line.due(seconds) for line in lines), key=lambda frame: frame[0]):
+        wait_s = start_s + due_s - time.time()
+        if wait_s > 0:
+            time.sleep(max(wait_s, _LEAST_SLEEP_S))
+        reading, present = line.reading(number, int(start_s + due_s))
+        for frame in framer.add(reading, interval_s=line.interval_s):
+            done = sent.acknowledge()
+            publisher.publish(frame.topic, frame.source, frame.value, acknowledged=done, failed=sent.errors.append)
+            sent.count(frame, line.table, present, time.time() - start_s - due_s)
+    publisher.flush(_FLUSH_S)
+    return sent
+
+
+def main() -> None:
+    bootstrap, gpus, seconds, ticks = sys.argv[1], *(int(argument) for argument in sys.argv[2:5])
+    lines = make_lines(gpus, seconds, ticks)
+    publisher = Publisher(KafkaAddress(bootstrap))
+    tell_parent({"prepared": {line.table.name: int(line.prepared.present.size) for line in lines}})
+    sent = send(lines, publisher, start_s=int(sys.stdin.readline()), seconds=seconds)
+    publisher.close()
+    tell_parent(sent.document())
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
