@@ -47,11 +47,11 @@ _FLUSH_S = 120.0
 class Prepared:
     """Readings of one table, by tray and turn: a frame's rows as bytes, and how many of its readings are present.
 
-    As bytes: numpy copies a structured array field by field.
+    As bytes: numpy copies a structured array field by field, and lets the producer's thread go first.
     """
 
-    packed: NDArray[np.uint8]
-    present: NDArray[np.int64]
+    packed: list[list[bytes]]
+    present: list[list[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,13 @@ class Line:
     gpus: NDArray[np.uint64]  # by tray
     ticks: int
     interval_s: int
+    row_type: np.dtype[np.void] = field(init=False)
+    ages_s: NDArray[np.int64] = field(init=False)  # of each tick's readings when the frame leaves, shape (ticks, 1)
+
+    def __post_init__(self) -> None:
+        # Looked up and made once: for every frame it would be the half of its cost.
+        object.__setattr__(self, "row_type", row_type(layout_of(self.table)))
+        object.__setattr__(self, "ages_s", np.arange(self.ticks - 1, -1, -1)[:, None] * self.interval_s)
 
     @property
     def period_s(self) -> int:
@@ -77,15 +84,13 @@ class Line:
     def reading(self, number: int, last_tick_s: int) -> tuple[Reading, int]:
         """What the tray reads in that turn, its newest tick at `last_tick_s`; and how many readings are present."""
         turn, tray = divmod(number, len(self.sources))
-        trays, turns = self.prepared.present.shape
-        kind, place = tray % trays, (tray // trays + turn) % turns
-        rows = self.prepared.packed[kind, place].copy().view(row_type(layout_of(self.table)))
+        kinds, turns = len(self.prepared.packed), len(self.prepared.packed[0])
+        kind, place = tray % kinds, (tray // kinds + turn) % turns
+        rows = np.frombuffer(bytearray(self.prepared.packed[kind][place]), self.row_type)
         by_tick = rows.reshape(self.ticks, GPUS_PER_TRAY)
         by_tick["resource"] = self.gpus[tray]
-        by_tick["time"] = (
-            np.arange(last_tick_s - self.period_s, last_tick_s, self.interval_s)[:, None] + self.interval_s
-        )
-        return Reading(self.sources[tray], self.table, rows, self.ticks), int(self.prepared.present[kind, place])
+        by_tick["time"] = last_tick_s - self.ages_s
+        return Reading(self.sources[tray], self.table, rows, self.ticks), self.prepared.present[kind][place]
 
 
 def prepare(trays: int, seconds: int, ticks: int) -> dict[Table, Prepared]:
@@ -105,7 +110,7 @@ def _by_tray(table: Table, parts: list[Rows], trays: int, ticks: int) -> Prepare
     by_time = join_rows(parts).reshape(-1, ticks, trays, GPUS_PER_TRAY)
     rows = np.ascontiguousarray(by_time.transpose(2, 0, 1, 3))
     present = sum((rows[m.column] != m.stored.absent).sum(axis=(2, 3)) for m in table.metrics)
-    return Prepared(rows.reshape(*rows.shape[:2], -1).view(np.uint8), np.asarray(present))
+    return Prepared([[turn.tobytes() for turn in tray] for tray in rows], np.asarray(present).tolist())
 
 
 @dataclass(slots=True)
@@ -195,7 +200,7 @@ def main() -> None:
     bootstrap, gpus, seconds, ticks = sys.argv[1], *(int(argument) for argument in sys.argv[2:5])
     lines = make_lines(gpus, seconds, ticks)
     publisher = Publisher(KafkaAddress(bootstrap))
-    tell_parent({"prepared": {line.table.name: int(line.prepared.present.size) for line in lines}})
+    tell_parent({"prepared": {line.table.name: sum(map(len, line.prepared.present)) for line in lines}})
     sent = send(lines, publisher, start_s=int(sys.stdin.readline()), seconds=seconds)
     publisher.close()
     tell_parent(sent.document())
