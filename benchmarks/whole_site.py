@@ -136,7 +136,13 @@ def run(*, gpus: int = 100_000, seconds: int = 600, ticks: int = 10) -> dict[str
         processes = {name: member.document(took_s) for name, member in members.items()}
         ingest.stop()
         return _document(
-            run={"gpus": gpus, "seconds": seconds, "ticks_per_frame": ticks, "machine_busy_percent": busy_percent},
+            run={
+                "gpus": gpus,
+                "seconds": seconds,
+                "ticks_per_frame": ticks,
+                "measured_s": round(took_s, 1),
+                "machine_busy_percent": busy_percent,
+            },
             sent=sent,
             lag=lag.document(sent["frames"] / seconds),
             drained_s=drained_s,
