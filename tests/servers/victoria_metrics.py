@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -11,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
+from urllib.parse import unquote
 
 import psutil
 import requests
@@ -18,6 +18,7 @@ import requests
 from kvandal.broker import HOST
 from tests.servers.daemon import Daemon
 from tests.servers.kafka import ServerFailed, ServerUnavailable
+from tests.servers.preparing import make, prepare
 from tests.servers.prometheus import wait_until_ready
 
 PACKAGE = "victoria-metrics"
@@ -36,7 +37,9 @@ def ensure_victoria_metrics(*, fetch: bool = False) -> str:
         _unpack()
         found = _program()
     if found is None:
-        raise ServerUnavailable("VictoriaMetrics is not here; `python -m tests.servers.victoria_metrics` fetches it")
+        raise ServerUnavailable(
+            "VictoriaMetrics is not here; `python -m tests.servers.victoria_metrics --prepare` fetches it"
+        )
     return found
 
 
@@ -46,31 +49,23 @@ def _program() -> str | None:
 
 def _unpack() -> None:
     """Not installed: the package would start a service of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        _run("apt-get", "download", PACKAGE, folder=folder)
-        package = next(Path(folder).glob(f"{PACKAGE}_*.deb"))
-        _run("dpkg-deb", "--extract", package.name, "unpacked", folder=folder)
+    tools = [shutil.which(name) for name in ("apt-get", "dpkg-deb")]
+    if None in tools:
+        raise ServerUnavailable("VictoriaMetrics is a package of Debian's, and this is another system")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make(["apt-get", "download", PACKAGE], folder, what="VictoriaMetrics", timeout_s=FETCH_TIMEOUT_S)
+        package = next(folder.glob(f"{PACKAGE}_*.deb"))
+        unpack = ["dpkg-deb", "--extract", package.name, "unpacked"]
+        make(unpack, folder, what="VictoriaMetrics", timeout_s=FETCH_TIMEOUT_S)
         BUILT.mkdir(parents=True, exist_ok=True)
-        VERSION.write_text(_run("dpkg-deb", "--field", package.name, "Version", folder=folder))
-        shutil.copy2(Path(folder) / "unpacked" / "usr" / "bin" / PACKAGE, BUILT)
+        VERSION.write_text(unquote(package.name.split("_")[1]))
+        shutil.copy2(folder / "unpacked" / "usr" / "bin" / PACKAGE, BUILT)
 
 
 def package_version() -> str:
     """Of the package that was unpacked."""
-    return VERSION.read_text().strip() if VERSION.is_file() else "unknown"
-
-
-def _run(*command: str, folder: str) -> str:
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ServerUnavailable(
-            f"VictoriaMetrics is Debian's package, and {command[0]} did not run: {error}"
-        ) from error
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or ["it said nothing"]
-        raise ServerUnavailable(f"VictoriaMetrics could not be had by {command[0]}: {said[-1]}")
-    return done.stdout
+    return VERSION.read_text() if VERSION.is_file() else "unknown"
 
 
 @dataclass(slots=True)
@@ -159,14 +154,12 @@ class VictoriaMetrics(Daemon):
             raise ServerFailed(f"VictoriaMetrics: {answer.status_code} {answer.text[:300]}")
 
 
-def main() -> int:
-    try:
-        sys.stderr.write(f"VictoriaMetrics is ready: {Path(ensure_victoria_metrics(fetch=True)).name}\n")
-    except ServerUnavailable as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        prepare(
+            sys.argv[1:],
+            "tests.servers.victoria_metrics",
+            "VictoriaMetrics",
+            lambda: ensure_victoria_metrics(fetch=True),
+        )
+    )
