@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,8 @@ def run(*, gpus: int = 100_000, seconds: int = 600, ticks: int = 10) -> dict[str
         assert ingest.process.poll() is None, f"ingest ended: {ingest.log[-2000:]}"
         took_s, busy_percent = time.time() - start_s, psutil.cpu_percent()
         processes = {name: member.document(took_s) for name, member in members.items()}
-        ingest.stop()
+        with suppress(AssertionError):  # one that hangs is killed at the end; the figures say that it was not done
+            ingest.stop()
         return _document(
             run={
                 "gpus": gpus,
@@ -160,10 +161,11 @@ def _document(
     accounts = {table.name: _account(client, table, sent["rows"].get(table.name, 0)) for table in TABLES}
     latency = {table.name: _latency_s(client, table) for table in TABLES}
     lost, doubled = (sum(account[what] for account in accounts.values()) for what in ("lost", "duplicated"))
+    is_complete = drained_s is not None  # what is not stored yet has no latency
     held = {
         "load_was_on_time": sent["late_s"]["p99"] <= LATE_LOAD_S,
         "kept_up": drained_s is not None and drained_s <= DRAINED_S,
-        "p99_below_20_s": 0 < latency[GPU.name]["oldest_tick"]["p99"] < LATEST_READING_S,
+        "p99_below_20_s": is_complete and latency[GPU.name]["oldest_tick"]["p99"] < LATEST_READING_S,
         "lost_0": lost == 0,
         "duplicated_0": doubled == 0,
     }
