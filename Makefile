@@ -40,8 +40,8 @@ test: setup ## run every test that this machine can run; it says which servers i
 demo: setup ## run the whole pipeline on this machine: make demo DEMO="--gpus 512 --seconds 20 --once"
 	$(BIN)/kvandal demo $(DEMO)
 
-bench: setup ## measure what the README says: make bench QUICK=1 for smaller sizes
-	$(BIN)/python -m benchmarks $(if $(QUICK),QUICK=1) $(BENCH)
+bench: setup ## measure everything, write docs/performance.md; make bench QUICK=1 compares smaller sizes with before
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(BENCH)
 
 chaos: setup ## break a site at random for 20 minutes and hold the store against what was produced
 	$(BIN)/python -m tests.chaos --kills 500 $(CHAOS)

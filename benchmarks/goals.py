@@ -1,0 +1,155 @@
+"""What Kvandal is to reach on two cores: each goal is a figure of one benchmark, held against its bound."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Documents come from JSON, whose shape each benchmark describes.
+Json = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A figure that should be at least, or at most, its bound. `against` is what stands beside it in the same run.
+
+    `is_ratio`: it is held against a limit of the same run, so that another machine's figure can be compared with it.
+    `why` says why it is not reached, where that is known.
+    """
+
+    key: str
+    what: str
+    against: str
+    benchmark: str
+    value: Callable[[Json], float]
+    bound: float
+    unit: str = ""
+    at_least: bool = False
+    is_ratio: bool = False
+    why: str = ""
+
+    @property
+    def bound_text(self) -> str:
+        return f"{'≥' if self.at_least else '≤'} {self.bound:g}{self.unit}"
+
+    def text(self, value: float) -> str:
+        return f"{value:.3g}{self.unit}" if abs(value) < 1000 else f"{value:,.0f}{self.unit}"
+
+    def is_reached(self, value: float) -> bool:
+        return value >= self.bound if self.at_least else value <= self.bound
+
+    def has_regressed(self, value: float, before: float) -> bool:
+        """Worse than before by more than a third."""
+        return value < before * 2 / 3 if self.at_least else value > before * 4 / 3
+
+
+def _drain(ticks: int, broker: str) -> Callable[[Json], float]:
+    def ratio(document: Json) -> float:
+        (run,) = (one for one in document if one["rows_per_message"] == ticks * 4)
+        (drained,) = (one for one in run["drained"] if one["what"] == broker)
+        return float(drained["ratio_to_ready_blocks"])
+
+    return ratio
+
+
+def _dearest_report(field: str) -> Callable[[Json], float]:
+    return lambda document: max(float(one[field]) for one in document if one["gpus"] == 100_000)
+
+
+def _more_instructions(document: Json) -> float:
+    """By how many interpreter instructions the largest frame takes more than the smallest."""
+    first, last = document["frames"][0], document["frames"][-1]
+    return float(sum(last[way]["instructions"] - first[way]["instructions"] for way in ("encode", "decode")))
+
+
+def _beside_bare_reads(document: Json) -> float:
+    bare = document["bare_loop_of_the_same_reads"]
+    return float(document["agent"]["processor_ms_per_tick"] / bare["processor_ms_per_tick"])
+
+
+GOALS = (
+    Goal(
+        "drain_40", "ingest drains Apache Kafka, 40 rows a message, exactly once", "inserting ready-made Native blocks",
+        "ingest_drain", _drain(10, "Apache Kafka"), 0.60, at_least=True, is_ratio=True,
+    ),
+    Goal(
+        "drain_40_embedded", "ingest drains the embedded broker, 40 rows a message", "the same",
+        "ingest_drain", _drain(10, "embedded broker"), 0.60, at_least=True, is_ratio=True,
+    ),
+    Goal(
+        "drain_80", "ingest drains Apache Kafka, 80 rows a message", "the same",
+        "ingest_drain", _drain(20, "Apache Kafka"), 0.80, at_least=True, is_ratio=True,
+    ),
+    Goal(
+        "drain_80_embedded", "ingest drains the embedded broker, 80 rows a message", "the same",
+        "ingest_drain", _drain(20, "embedded broker"), 0.80, at_least=True, is_ratio=True,
+    ),
+    Goal(
+        "agent_share", "agent at 1 Hz, 8 GPUs: share of a core", "a bare loop of the same NVML reads",
+        "agent", lambda document: float(document["agent"]["processor_percent_of_a_core"]), 0.5, " %",
+    ),
+    Goal(
+        "agent_memory", "agent: resident memory", "a bare loop of the same NVML reads",
+        "agent", lambda document: float(document["agent"]["resident_mb"]), 60.0, " MB",
+        why="measured in the environment of developers; with only `kvandal[agent]` installed it is about 1 MB less",
+    ),
+    Goal(
+        "agent_tick", "agent: processor time of a tick", "a bare loop of the same NVML reads",
+        "agent", lambda document: float(document["agent"]["processor_ms_per_tick"]), 5.0, " ms",
+    ),
+    Goal(
+        "agent_beside", "agent: processor time beside the reads alone", "a bare loop of the same NVML reads",
+        "agent", _beside_bare_reads, 2.0, is_ratio=True,
+    ),
+    Goal(
+        "codec", "frames: interpreter instructions that 4,000 rows take more than 4", "numpy's copy of the bytes: none",
+        "frame_codec", _more_instructions, 0.0,
+    ),
+    Goal(
+        "gateway", "a gateway with 350 racks, 50 CDUs, 500 meters every 10 s: share of a core", "half a core",
+        "gateway", lambda document: float(document["processor_percent_of_a_core"]), 50.0, " %",
+    ),
+    Goal(
+        "dashboards", "all 194 queries of the dashboards, 10,000 GPUs, 24 h: 95 %", "the bare query in the engine",
+        "dashboards", lambda document: float(document["over_the_door"]["p95_ms"]), 200.0, " ms",
+        why="lines over the whole fleet read every minute of every GPU; a rollup of the fleet by minute would mend it",
+    ),
+    Goal(
+        "dashboards_door", "these queries over the door, beside the bare engine: median", "the bare query in the engine",
+        "dashboards", lambda document: float(document["over_the_door"]["p50_ms"] / document["bare_engine"]["p50_ms"]),
+        3.0, is_ratio=True,
+    ),
+    Goal(
+        "report_seconds", "month report, 100,000 GPUs, the slower of heat and efficiency", "the clock",
+        "report_cost", _dearest_report("seconds"), 120.0, " s",
+    ),
+    Goal(
+        "report_memory", "month report, 100,000 GPUs: memory at its peak, engine included", "4 GB",
+        "report_cost", _dearest_report("peak_mb"), 4_000.0, " MB",
+    ),
+    Goal(
+        "sla_seconds", "SLA report of a month of 10,000 GPUs", "the clock",
+        "sla_month", lambda document: float(document["all_s"]), 30.0, " s",
+    ),
+    Goal(
+        "sustainability_seconds", "sustainability report of a month of 10,000 GPUs, five formats, two languages",
+        "the clock", "report_sustainability", lambda document: float(document["seconds"]), 30.0, " s",
+    ),
+    Goal(
+        "event", "event to Alertmanager: 99 %", "the broker's round trip",
+        "event_page", lambda document: float(document["event_to_alertmanager_s"]["p99"]), 2.0, " s",
+    ),
+)  # fmt: skip
+
+
+def reached(measurements: Mapping[str, Json]) -> Iterator[tuple[Goal, float | None]]:
+    """Each goal with its figure, or None where that was not measured."""
+    for goal in GOALS:
+        document = measurements.get(goal.benchmark, {}).get("document")
+        yield goal, None if document is None else _value(goal, document)
+
+
+def _value(goal: Goal, document: Json) -> float | None:
+    try:
+        return goal.value(document)
+    except (KeyError, ValueError):  # a smaller run measures less
+        return None
