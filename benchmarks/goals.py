@@ -55,6 +55,25 @@ def _dearest_report(field: str) -> Callable[[Json], float]:
     return lambda document: max(float(one[field]) for one in document if one["gpus"] == 100_000)
 
 
+def _against_victoria_metrics(goal: str) -> Callable[[Json], float]:
+    return lambda document: float(document["goals"][goal]["measured"])
+
+
+def _reading_to_queryable(document: Json) -> float:
+    """Of the oldest reading of a frame. KeyError where the site did not keep up: then no figure counts."""
+    return float(document["reading_to_queryable_s"]["gpu"]["oldest_tick"]["p99"])
+
+
+def _rows_off(document: Json) -> float:
+    return float(sum(rows["lost"] + rows["duplicated"] for rows in document["rows"].values()))
+
+
+def _drained_after(document: Json) -> float:
+    """Infinite where it did not."""
+    seconds = document["drained_s_after_last_frame"]
+    return float("inf") if seconds is None else float(seconds)
+
+
 def _more_instructions(document: Json) -> float:
     """By how many interpreter instructions the largest frame takes more than the smallest."""
     first, last = document["frames"][0], document["frames"][-1]
@@ -82,6 +101,31 @@ GOALS = (
     Goal(
         "drain_80_embedded", "ingest drains the embedded broker, 80 rows a message", "the same",
         "ingest_drain", _drain(20, "embedded broker"), 0.80, at_least=True, is_ratio=True,
+    ),
+    Goal(
+        "site_drained", "100,000 GPUs at 1 Hz for 10 minutes, all on two cores: all stored after the last frame",
+        "real time", "whole_site", _drained_after, 10.0, " s",
+    ),
+    Goal(
+        "site_late", "the same site: reading to queryable, 99 %, the oldest of a frame's ten ticks", "real time",
+        "whole_site", _reading_to_queryable, 20.0, " s",
+    ),
+    Goal(
+        "site_rows", "the same site: rows lost or duplicated", "what the load generator sent",
+        "whole_site", _rows_off, 0.0,
+    ),
+    Goal(
+        "bytes", "bytes on disk per present reading, the 24 noisiest columns", "the same readings in the others",
+        "rivals", _against_victoria_metrics("bytes_per_reading"), 0.60, " B",
+    ),
+    Goal(
+        "bytes_victoria", "the same beside VictoriaMetrics", "the same readings in VictoriaMetrics",
+        "rivals", _against_victoria_metrics("bytes_to_victoria_metrics"), 0.75, is_ratio=True,
+    ),
+    Goal(
+        "processor_victoria", "processor time per reading stored, beside VictoriaMetrics",
+        "its cheapest import format that others can write", "rivals",
+        _against_victoria_metrics("processor_to_victoria_metrics"), 0.125, is_ratio=True,
     ),
     Goal(
         "agent_share", "agent at 1 Hz, 8 GPUs: share of a core", "a bare loop of the same NVML reads",
@@ -114,7 +158,7 @@ GOALS = (
         why="lines over the whole fleet read every minute of every GPU; a rollup of the fleet by minute would mend it",
     ),
     Goal(
-        "dashboards_door", "these queries over the door, beside the bare engine: median", "the bare query in the engine",
+        "dashboards_door", "these queries over the door, beside the bare engine: median", "the bare query",
         "dashboards", lambda document: float(document["over_the_door"]["p50_ms"] / document["bare_engine"]["p50_ms"]),
         3.0, is_ratio=True,
     ),

@@ -359,7 +359,7 @@ def _children_s() -> float:
 
 
 def _goals(ours: Ours, victoria: VictoriaMeasured | None) -> dict[str, object]:
-    """Of issue 11. Each ratio is to VictoriaMetrics at its best; beside the processor's, that to the native format."""
+    """Each ratio is to VictoriaMetrics at its best; beside the processor's, that to the native format."""
     goals: dict[str, object] = {"bytes_per_reading": _goal(ours.stored.bytes_per_reading, BYTES_GOAL)}
     if victoria is None:
         return goals

@@ -21,7 +21,9 @@ from benchmarks import (
     ingest_drain,
     report_cost,
     report_sustainability,
+    rivals,
     sla_month,
+    whole_site,
 )
 
 Document = dict[str, object]
@@ -52,6 +54,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         partial(_drains, 10, 20, gpus=4_000, seconds=600),
         partial(_drains, 10, gpus=1_000, seconds=300, kafka=False),
     ),
+    "whole_site": Benchmark(whole_site.run, limit_s=1_800.0),
+    "rivals": Benchmark(rivals.run),
     "gateway": Benchmark(gateway.run),
     "dashboards": Benchmark(partial(_dashboards, 10_000, 24), partial(_dashboards, 200, 6)),
     "report_cost": Benchmark(report_cost.run, partial(report_cost.run, (1_000,))),
