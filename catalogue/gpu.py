@@ -32,7 +32,9 @@ CLOCK_EVENT_REASONS = (
 )
 
 
-def _power(name: str, brief: str, *origins: NvmlField | NvmlCall | DcgmField, **traits: bool) -> Metric:
+def _power(
+    name: str, brief: str, *origins: NvmlField | NvmlCall | DcgmField, codec: Codec = Codec.NOISY, **traits: bool
+) -> Metric:
     return Metric(
         name=f"{name}_watts",
         unit=units.WATTS,
@@ -41,6 +43,7 @@ def _power(name: str, brief: str, *origins: NvmlField | NvmlCall | DcgmField, **
         resolution=DECIWATT,
         brief=brief,
         origins=origins,
+        codec=codec,
         extremes=traits.get("extremes", False),
         sketch=traits.get("sketch", False),
         exported=traits.get("exported", False),
@@ -133,6 +136,7 @@ METRICS = (
         "Instantaneous power draw of the GPU board",
         NvmlField(186),
         DcgmField(157, "DCGM_FI_DEV_POWER_USAGE_INSTANT", "DCGM_FI_DEV_BOARD_POWER_RAW_WATTS"),
+        codec=Codec.WHITE,
         extremes=True,
         sketch=True,
         exported=True,

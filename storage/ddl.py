@@ -12,6 +12,8 @@ from catalogue import Kind, Metric, Table
 
 # The log of insert tokens must outlive the longest outage; see docs/adr/0003-exactly-once.md.
 DEDUPLICATION_WINDOW = 50_000
+# Of raw tables. 64 KiB, the engine's default, hold too few GPUs' quarter hours to learn from: 16 % more bytes.
+COMPRESS_BLOCK_BYTES = 1 << 20
 
 RESOURCE = "    resource UInt64 CODEC(Delta, ZSTD(1)) COMMENT 'Identity of the resource, see inventory'"
 TIME = "    time DateTime('UTC') CODEC(Delta, ZSTD(1)) COMMENT '{}'"
@@ -50,6 +52,7 @@ def raw_table(table: Table) -> str:
         "ORDER BY (toStartOfFifteenMinutes(time), resource, time)",
         table.retention.raw.days,
         f"{table.brief}, every tick",
+        f", min_compress_block_size = {COMPRESS_BLOCK_BYTES}, max_compress_block_size = {COMPRESS_BLOCK_BYTES}",
     )
 
 
@@ -222,12 +225,14 @@ def _scale(resolution: Fraction) -> str:
     return f"{times}{over}" or " * 1."
 
 
-def _create(name: str, columns: list[str], engine: str, keys: str, ttl_days: int, comment: str) -> str:
+def _create(
+    name: str, columns: list[str], engine: str, keys: str, ttl_days: int, comment: str, settings: str = ""
+) -> str:
     body = ",\n".join(columns)
     return (
         f"CREATE TABLE IF NOT EXISTS {name}\n(\n{body}\n)\nENGINE = {engine}\n{keys}\n"
         f"TTL time + INTERVAL {ttl_days} DAY DELETE\n"
-        f"SETTINGS non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}, ttl_only_drop_parts = 1\n"
+        f"SETTINGS non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}, ttl_only_drop_parts = 1{settings}\n"
         f"COMMENT {quote(comment)}"
     )
 
