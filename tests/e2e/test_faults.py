@@ -13,7 +13,7 @@ from catalogue import TABLES, TRAY
 from storage.client import connect
 from tests.servers.stack import Finished, StoreServer, run
 
-GPUS = 16
+GPUS = 64
 DEMO_TIMEOUT_S = 240.0  # a simulated month takes half a minute on two cores
 ROW_COUNTS = ("produced", "stored", "lost", "duplicated")
 
