@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 
 from catalogue.xid import XidClass
-from collectors.nvml.library import Handle, Nvml
+from collectors.nvml.binding import Handle, Nvml
 
 WAIT_MS = 500  # how long a stop waits for the thread at most; every wait that ends costs the node some processor
 XID = 0x8  # nvml.h, nvmlEventTypeXidCriticalError

@@ -13,9 +13,7 @@ from catalogue import GPU, Kind, Metric, units
 from catalogue.gpu import MEBIBYTE, MEGAHERTZ, PERCENT
 from catalogue.origins import GpmMetric, NvmlCall, NvmlField
 from collectors.counters import CounterRule
-from collectors.nvml.events import EventWatch
-from collectors.nvml.health import FabricPlace, HealthReader, HealthSample
-from collectors.nvml.library import (
+from collectors.nvml.binding import (
     FIELD_VALUE,
     Answers,
     Call,
@@ -32,6 +30,8 @@ from collectors.nvml.library import (
     is_blank,
     value_of,
 )
+from collectors.nvml.events import EventWatch
+from collectors.nvml.health import FabricPlace, HealthReader, HealthSample
 
 ENERGY_CEILING_W = 10_000  # several times what any GPU draws: a faster counter is a fault, not energy
 NANOSECONDS_PER_S = 1_000_000_000  # clocks cannot be held down for longer than time passes
@@ -256,7 +256,7 @@ class Failure:
     reason: str
     cause: Exception | None = None
     gone: bool = False
-    library_down: bool = False
+    nvml_down: bool = False
 
 
 class GpuReader:
@@ -318,7 +318,7 @@ class GpuReader:
         except GoneError as error:
             return Failure(str(error), gone=True)
         except LibraryDownError as error:
-            return Failure(str(error), library_down=True)
+            return Failure(str(error), nvml_down=True)
         except (UnsupportedError, RefusedError, FailedError, UnicodeDecodeError) as error:
             return Failure(f"no identity: {error}")
 

@@ -22,7 +22,7 @@ from catalogue.gpu_health import (
 )
 from catalogue.origins import NvmlField
 from collectors.counters import CounterRule
-from collectors.nvml.library import (
+from collectors.nvml.binding import (
     FIELD_VALUE,
     Answers,
     Call,

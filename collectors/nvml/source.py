@@ -26,11 +26,11 @@ from collectors.bursts import BurstRule, Bursts, Occurrence
 from collectors.counters import Counters, CounterStore
 from collectors.gpu_events import KERNEL, NVML, GpuEvents
 from collectors.kernel_log import KernelLog, PciAddress, XidLine, parse_pci_address
+from collectors.nvml.binding import Nvml, driver_version, load_nvml
 from collectors.nvml.events import EVENT_KINDS, RECOVERY_ACTION, XID, DeviceEvent, EventKind, EventWatch
 from collectors.nvml.gpu import COUNTERS, Failure, GpuIdentity, GpuReader, Sample
 from collectors.nvml.health import COUNTERS as HEALTH_COUNTERS
 from collectors.nvml.health import HEALTH_STATE, FabricPlace, HealthSample
-from collectors.nvml.library import Nvml, driver_version, load_nvml
 from collectors.source import Reading, SourceUnavailableError
 from collectors.told import ToldBefore
 from collectors.tray import TrayPlace, boot_id, this_machine, tray_message
@@ -406,7 +406,7 @@ class NvmlSource:
         return samples
 
     def _heed(self, worker: _Worker, failure: Failure, time_s: int) -> None:
-        self._down = self._down or failure.library_down
+        self._down = self._down or failure.nvml_down
         if failure.gone:
             worker.asleep_until_s = time_s + self._retry_s
             worker.anew = True

@@ -23,7 +23,7 @@ import pytest
 
 from catalogue import GPU, Kind, ResourceKind, resource_id
 from collectors.counters import CounterStore
-from collectors.nvml.library import REPROBE_S, is_blank
+from collectors.nvml.binding import REPROBE_S, is_blank
 from collectors.nvml.source import REOPEN_S, RETRY_S, NvmlSource
 from collectors.source import SourceUnavailableError
 from collectors.tray import TrayPlace
@@ -121,7 +121,7 @@ def another_source(
 
 
 def test_structures_have_the_sizes_that_nvidia_ml_py_declares(start: StartNode) -> None:
-    sizes = dict(structure_sizes(start().stub.library))
+    sizes = dict(structure_sizes(start().stub.shared_object))
     assert sizes.pop("control") == control_size()
     assert sizes.pop("c_nvmlGpmMetricsGet_t") == pynvml.c_nvmlGpmMetricsGet_t.metrics.offset
     assert sizes == {name: ctypes.sizeof(getattr(pynvml, name)) for name in sizes}

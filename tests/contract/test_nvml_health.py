@@ -15,8 +15,8 @@ import pytest
 
 from catalogue import GPU, GPU_HEALTH, Kind, ResourceKind, resource_id
 from collectors.counters import CounterStore
+from collectors.nvml.binding import REPROBE_S
 from collectors.nvml.health import DEVICE_FIELDS, LINK_FIELDS, MEMORY_FIELDS, bit_error_ratio, fabric_health
-from collectors.nvml.library import REPROBE_S
 from collectors.nvml.source import NvmlSource
 from collectors.source import Reading
 from collectors.tray import TrayPlace

@@ -94,13 +94,13 @@ class NvmlStub:
     """A running stub: its clock, its faults, and what it answers."""
 
     profile: Profile
-    library: Path
+    shared_object: Path
     control_path: Path
     control: _Control
 
     def environment(self) -> dict[str, str]:
         """What a subprocess needs to find this stub as its NVML."""
-        return {"LD_LIBRARY_PATH": str(self.library.parent), CONTROL_VARIABLE: str(self.control_path)}
+        return {"LD_LIBRARY_PATH": str(self.shared_object.parent), CONTROL_VARIABLE: str(self.control_path)}
 
     @property
     def clock_ms(self) -> int:
