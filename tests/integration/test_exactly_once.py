@@ -118,7 +118,8 @@ def test_rows_are_stored_once_though_an_owner_is_stopped_and_woken_late(
     port = free_port()
     with (
         fleet_load(kafka) as loader,
-        start_ingest(tmp_path, "sleeper", kafka, ingest_address, SETTINGS, metrics_port=port) as sleeper,
+        Gate(ingest_address.url) as gate,
+        start_ingest(tmp_path, "sleeper", kafka, behind(gate, ingest_address), SETTINGS, metrics_port=port) as sleeper,
         start_ingest(tmp_path, "other", kafka, ingest_address, SETTINGS) as other,
     ):
         sleeper.wait_for(OPENED)
@@ -126,8 +127,9 @@ def test_rows_are_stored_once_though_an_owner_is_stopped_and_woken_late(
         for _ in range(FREEZES):
             time.sleep(dice.uniform(0.5, 2.0))
             seen = len(sleeper.log)
-            planned = freeze_amid_a_plan(sleeper, kafka)
+            planned = freeze_amid_a_plan(sleeper, gate, kafka, answers=dice.random() < 0.5)
             wait_until_done(planned, kafka)
+            gate.open()
             sleeper.wake()
             sleeper.wait_for(OPENED, after=seen)
         before = rows_counted_by(port)
@@ -148,24 +150,26 @@ def test_rows_are_stored_once_though_an_owner_is_stopped_and_woken_late(
 def test_an_insert_that_reaches_the_store_after_its_plan_was_replayed_elsewhere_changes_nothing(
     kafka: str, ingest_address: StoreAddress, store: Client, tmp_path: Path
 ) -> None:
-    with fleet_load(kafka) as loader, Gate(ingest_address.url) as gate:
-        through_gate = StoreAddress(gate.url, ingest_address.user, ingest_address.password)
-        with start_ingest(tmp_path, "sleeper", kafka, through_gate, SETTINGS) as sleeper:
+    with (
+        fleet_load(kafka) as loader,
+        Gate(ingest_address.url) as gate,
+        start_ingest(tmp_path, "sleeper", kafka, behind(gate, ingest_address), SETTINGS) as sleeper,
+    ):
+        stored_some(store, 100)
+        gate.shut()
+        until(lambda: gate.holds_something, what="an insert is under way")
+        planned = pending_plans(kafka)
+        sleeper.freeze()
+        with start_ingest(tmp_path, "other", kafka, ingest_address, SETTINGS) as other:
+            wait_until_done(planned, kafka)
+            gate.open()
             stored_some(store, 100)
-            gate.shut()
-            until(lambda: gate.holds_something, what="an insert is under way")
-            planned = pending_plans(kafka)
-            sleeper.freeze()
-            with start_ingest(tmp_path, "other", kafka, ingest_address, SETTINGS) as other:
-                wait_until_done(planned, kafka)
-                gate.open()
-                stored_some(store, 100)
-                seen = len(sleeper.log)
-                sleeper.wake()
-                sleeper.wait_for(OPENED, after=seen)
-                published = loader.finish()
-                wait_until_stored(store, published)
-                codes = [sleeper.stop(), other.stop()]
+            seen = len(sleeper.log)
+            sleeper.wake()
+            sleeper.wait_for(OPENED, after=seen)
+            published = loader.finish()
+            wait_until_stored(store, published)
+            codes = [sleeper.stop(), other.stop()]
 
     assert planned
     assert codes == [0, 0]
@@ -177,18 +181,20 @@ def test_an_insert_that_reaches_the_store_after_its_plan_was_replayed_elsewhere_
 def test_rows_are_stored_once_though_connections_break_before_and_after_the_store_has_acted(
     kafka: str, ingest_address: StoreAddress, store: Client, tmp_path: Path
 ) -> None:
-    with fleet_load(kafka) as loader, Gate(ingest_address.url) as gate:
-        through_gate = StoreAddress(gate.url, ingest_address.user, ingest_address.password)
-        with start_ingest(tmp_path, "only", kafka, through_gate, SETTINGS) as only:
-            for answers in (True, False) * CUTS:
-                stored_some(store, 20)
-                gate.shut(answers=answers)
-                until(lambda: gate.holds_something, what="a request or its answer is on its way")
-                gate.cut()
-                gate.open()
-            published = loader.finish()
-            wait_until_stored(store, published)
-            code = only.stop()
+    with (
+        fleet_load(kafka) as loader,
+        Gate(ingest_address.url) as gate,
+        start_ingest(tmp_path, "only", kafka, behind(gate, ingest_address), SETTINGS) as only,
+    ):
+        for answers in (True, False) * CUTS:
+            stored_some(store, 20)
+            gate.shut(answers=answers)
+            until(lambda: gate.holds_something, what="a request or its answer is on its way")
+            gate.cut()
+            gate.open()
+        published = loader.finish()
+        wait_until_stored(store, published)
+        code = only.stop()
 
     assert code == 0
     assert_stored_exactly_once(store, published)
@@ -312,21 +318,30 @@ def forget_group(bootstrap: str) -> None:
     assert committed_plans(bootstrap) == {}
 
 
-def freeze_amid_a_plan(member: Running, bootstrap: str) -> dict[int, Range]:
-    """Stop the member at a moment at which a plan of its own is made and not done; returns such plans."""
+def behind(gate: Gate, address: StoreAddress) -> StoreAddress:
+    """The same store and user, reached through the gate."""
+    return StoreAddress(gate.url, address.user, address.password)
+
+
+def freeze_amid_a_plan(member: Running, gate: Gate, bootstrap: str, *, answers: bool) -> dict[int, Range]:
+    """Stop the member while a plan of its own is made and not done; returns such plans.
+
+    The gate makes that moment: it keeps the member waiting for the store, before (or, with `answers`, after) the store
+    has acted. It stays shut.
+    """
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        member.freeze()
+        gate.shut(answers=answers)
+        until(lambda: gate.holds_something, what="the member waits for the store")
         own = partitions_of(member)
-        pending = pending_plans(bootstrap)
-        time.sleep(0.7)  # long enough for a commit that was under way, short of the session's end
-        later = pending_plans(bootstrap)
-        kept = {
-            number: planned for number, planned in later.items() if number in own and pending.get(number) == planned
-        }
+        before = pending_plans(bootstrap)
+        member.freeze()
+        after = pending_plans(bootstrap)
+        kept = {number: planned for number, planned in after.items() if number in own and before.get(number) == planned}
         if kept:
             return kept
         member.wake()
+        gate.open()
         time.sleep(0.3)
     raise AssertionError("the member was never met amid a plan")
 
