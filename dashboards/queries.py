@@ -6,10 +6,12 @@ $__interval_s, $__conditionalAll) and ${variable:sqlstring}, which quotes. `dash
 Grafana. Every metric enters as an entry of the catalogue; what is in no table is a ValueError when the page is built.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
 
 from catalogue import Kind, Metric, ResourceKind, Table
 
@@ -194,44 +196,74 @@ def by_resource(
 
     The tier follows from the range: raw up to RAW_RANGE, minutes up to MINUTE_RANGE, hours beyond, each only as far
     back as it is kept. `finest` leaves raw rows out where a panel shows a whole fleet. Of the three parts ClickHouse
-    reads only the one whose constant condition holds.
+    reads only the one whose constant condition holds. Over the whole range, or by hours, minutes are read only of
+    hours that are not computed: it is the same sum.
     """
     strangers = [reading.metric.name for reading in readings if reading.metric not in table.metrics]
     if strangers:
         raise ValueError(f"table {table.name} has no {', '.join(strangers)}; take metrics of one table")
-    tiers = [tier for tier in Tier if finest is Tier.RAW or tier is not Tier.RAW]
     bucket = f"toStartOfInterval(tier.time, INTERVAL {bucket_seconds(bucket_s)} second)" if bucketed else ""
-    parts = (_of_tier(table, readings, scope, tier, tiers, bucket=bucket, during=during) for tier in tiers)
+    by_hours = not during and (bucket_s % _HOUR_S == 0 if bucketed and bucket_s else not bucketed)
+    tiers = [tier for tier in Tier if finest is Tier.RAW or tier is not Tier.RAW]
+    ask = partial(_asked, table, readings, scope, bucket)
+    parts = []
+    for tier in tiers:
+        if by_hours and tier is not Tier.RAW:
+            continue
+        final = " FINAL" if tier is Tier.HOUR else ""
+        where = [_IN_RANGE, f"{_chosen_tier(table, tiers)} = '{tier.name}'", *([during] if during else [])]
+        parts.append(ask(tier, f"{table.name}{tier} AS tier{final}", where))
+    if by_hours:
+        where = [f"{_chosen_tier(table, tiers)} != '{Tier.RAW.name}'"] if Tier.RAW in tiers else []
+        parts.append(ask(Tier.HOUR, f"(\n{_hours_and_minutes(table, readings)}\n) AS tier", where))
     return "\nUNION ALL\n".join(parts)
 
 
 def bucket_seconds(at_least_s: int = 0) -> str:
-    """How long the buckets of a time series are: what the panel's width asks for, or longer."""
-    return f"greatest({at_least_s}, $__interval_s)" if at_least_s else "$__interval_s"
+    """How long the buckets of a time series are: what the panel's width asks for, or a multiple of `at_least_s`."""
+    if not at_least_s:
+        return "$__interval_s"
+    return f"{at_least_s} * intDiv($__interval_s + {at_least_s - 1}, {at_least_s})"
 
 
-def _of_tier(
+_HOUR_S = 3600
+_IN_RANGE = "$__timeFilter(tier.time)"
+
+
+def _asked(
     table: Table,
     readings: Sequence[Reading],
     scope: Scope,
-    tier: Tier,
-    tiers: Sequence[Tier],
-    *,
     bucket: str,
-    during: str,
+    tier: Tier,
+    source: str,
+    conditions: Sequence[str],
 ) -> str:
+    """SELECT of one tier: `source` is the text behind FROM, which names it `tier`."""
     columns = ["tier.resource AS resource"]
     columns += [f"{bucket} AS bucket"] if bucket else []
     columns += [f"{reading.of_tier(tier)} AS {reading}" for reading in readings]
-    where = ["$__timeFilter(tier.time)", f"{_chosen_tier(table, tiers)} = '{tier.name}'"]
-    where += [during] if during else []
-    if not scope.covers(table):
-        where.append(f"tier.{scope.condition}")
+    where = [*conditions, *([] if scope.covers(table) else [f"tier.{scope.condition}"])]
     return (
-        f"SELECT {', '.join(columns)}\n"
-        f"FROM {table.name}{tier} AS tier{' FINAL' if tier is Tier.HOUR else ''}\n"
-        f"WHERE {' AND '.join(where)}\n"
-        f"GROUP BY resource{', bucket' if bucket else ''}"
+        f"SELECT {', '.join(columns)}\nFROM {source}\n"
+        + (f"WHERE {' AND '.join(where)}\n" if where else "")
+        + f"GROUP BY resource{', bucket' if bucket else ''}"
+    )
+
+
+def _hours_and_minutes(table: Table, readings: Sequence[Reading]) -> str:
+    """The rollups of the range: its whole hours up to the last that is computed, and the minutes on both sides."""
+    first = "toStartOfHour($__fromTime + INTERVAL 3599 SECOND)"
+    last = (
+        f"(SELECT greatest({first}, max(hour) + INTERVAL 1 HOUR) FROM hours_computed "
+        f"WHERE table_name = '{table.name}' AND hour <= $__toTime - INTERVAL 1 HOUR)"
+    )
+    told = " ".join(reading.of_tier(Tier.HOUR) for reading in readings)
+    columns = ", ".join(["resource", "time", *sorted(set(re.findall(r"tier\.(\w+)", told)))])
+    return (
+        f"SELECT {columns} FROM {table.name}{Tier.HOUR} AS tier FINAL WHERE time >= {first} AND time < {last}\n"
+        f"UNION ALL\nSELECT {columns} FROM {table.name}{Tier.MINUTE} AS tier "
+        f"WHERE {_IN_RANGE} AND (time < {first} OR time >= {last})"
     )
 
 

@@ -68,7 +68,10 @@ def minute_table(table: Table) -> str:
         f"{table.name}_1m",
         columns,
         "AggregatingMergeTree",
-        "PARTITION BY toMonday(time)\nORDER BY (resource, time)",
+        # By hours, as raw is by quarters: what all resources did lately is read without the rest of the week.
+        "PARTITION BY toMonday(time)\n"
+        "PRIMARY KEY (toStartOfHour(time), resource)\n"
+        "ORDER BY (toStartOfHour(time), resource, time)",
         table.retention.minute.days,
         f"{table.brief}, by minute; rows of one minute may still be apart: sum them",
     )
@@ -103,7 +106,7 @@ def hour_table(table: Table) -> str:
         f"{table.name}_1h",
         columns,
         "ReplacingMergeTree(computed_at)",
-        "PARTITION BY toYear(time)\nORDER BY (resource, time)",
+        "PARTITION BY toYear(time)\nPRIMARY KEY (toDate(time), resource)\nORDER BY (toDate(time), resource, time)",
         table.retention.hour.days,
         f"{table.brief}, by hour; read it with FINAL",
     )

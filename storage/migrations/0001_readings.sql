@@ -254,7 +254,8 @@ CREATE TABLE IF NOT EXISTS gpu_1m
 )
 ENGINE = AggregatingMergeTree
 PARTITION BY toMonday(time)
-ORDER BY (resource, time)
+PRIMARY KEY (toStartOfHour(time), resource)
+ORDER BY (toStartOfHour(time), resource, time)
 TTL time + INTERVAL 90 DAY DELETE
 SETTINGS non_replicated_deduplication_window = 50000, ttl_only_drop_parts = 1
 COMMENT 'Fast readings of each GPU, by minute; rows of one minute may still be apart: sum them';
@@ -521,7 +522,8 @@ CREATE TABLE IF NOT EXISTS gpu_1h
 )
 ENGINE = ReplacingMergeTree(computed_at)
 PARTITION BY toYear(time)
-ORDER BY (resource, time)
+PRIMARY KEY (toDate(time), resource)
+ORDER BY (toDate(time), resource, time)
 TTL time + INTERVAL 1098 DAY DELETE
 SETTINGS non_replicated_deduplication_window = 50000, ttl_only_drop_parts = 1
 COMMENT 'Fast readings of each GPU, by hour; read it with FINAL';
@@ -764,7 +766,8 @@ CREATE TABLE IF NOT EXISTS gpu_health_1m
 )
 ENGINE = AggregatingMergeTree
 PARTITION BY toMonday(time)
-ORDER BY (resource, time)
+PRIMARY KEY (toStartOfHour(time), resource)
+ORDER BY (toStartOfHour(time), resource, time)
 TTL time + INTERVAL 90 DAY DELETE
 SETTINGS non_replicated_deduplication_window = 50000, ttl_only_drop_parts = 1
 COMMENT 'What wears out or breaks in each GPU, by minute; rows of one minute may still be apart: sum them';
@@ -1001,7 +1004,8 @@ CREATE TABLE IF NOT EXISTS gpu_health_1h
 )
 ENGINE = ReplacingMergeTree(computed_at)
 PARTITION BY toYear(time)
-ORDER BY (resource, time)
+PRIMARY KEY (toDate(time), resource)
+ORDER BY (toDate(time), resource, time)
 TTL time + INTERVAL 1098 DAY DELETE
 SETTINGS non_replicated_deduplication_window = 50000, ttl_only_drop_parts = 1
 COMMENT 'What wears out or breaks in each GPU, by hour; read it with FINAL';
@@ -1127,7 +1131,8 @@ CREATE TABLE IF NOT EXISTS port_1m
 )
 ENGINE = AggregatingMergeTree
 PARTITION BY toMonday(time)
-ORDER BY (resource, time)
+PRIMARY KEY (toStartOfHour(time), resource)
+ORDER BY (toStartOfHour(time), resource, time)
 TTL time + INTERVAL 90 DAY DELETE
 SETTINGS non_replicated_deduplication_window = 50000, ttl_only_drop_parts = 1
 COMMENT 'State and counters of each network port, by minute; rows of one minute may still be apart: sum them';
@@ -1249,7 +1254,8 @@ CREATE TABLE IF NOT EXISTS port_1h
 )
 ENGINE = ReplacingMergeTree(computed_at)
 PARTITION BY toYear(time)
-ORDER BY (resource, time)
+PRIMARY KEY (toDate(time), resource)
+ORDER BY (toDate(time), resource, time)
 TTL time + INTERVAL 1098 DAY DELETE
 SETTINGS non_replicated_deduplication_window = 50000, ttl_only_drop_parts = 1
 COMMENT 'State and counters of each network port, by hour; read it with FINAL';
@@ -1390,7 +1396,8 @@ CREATE TABLE IF NOT EXISTS tray_1m
 )
 ENGINE = AggregatingMergeTree
 PARTITION BY toMonday(time)
-ORDER BY (resource, time)
+PRIMARY KEY (toStartOfHour(time), resource)
+ORDER BY (toStartOfHour(time), resource, time)
 TTL time + INTERVAL 90 DAY DELETE
 SETTINGS non_replicated_deduplication_window = 50000, ttl_only_drop_parts = 1
 COMMENT 'Readings of each tray, the node that hosts GPUs, by minute; rows of one minute may still be apart: sum them';
@@ -1537,7 +1544,8 @@ CREATE TABLE IF NOT EXISTS tray_1h
 )
 ENGINE = ReplacingMergeTree(computed_at)
 PARTITION BY toYear(time)
-ORDER BY (resource, time)
+PRIMARY KEY (toDate(time), resource)
+ORDER BY (toDate(time), resource, time)
 TTL time + INTERVAL 1098 DAY DELETE
 SETTINGS non_replicated_deduplication_window = 50000, ttl_only_drop_parts = 1
 COMMENT 'Readings of each tray, the node that hosts GPUs, by hour; read it with FINAL';
@@ -1636,7 +1644,8 @@ CREATE TABLE IF NOT EXISTS rack_1m
 )
 ENGINE = AggregatingMergeTree
 PARTITION BY toMonday(time)
-ORDER BY (resource, time)
+PRIMARY KEY (toStartOfHour(time), resource)
+ORDER BY (toStartOfHour(time), resource, time)
 TTL time + INTERVAL 400 DAY DELETE
 SETTINGS non_replicated_deduplication_window = 50000, ttl_only_drop_parts = 1
 COMMENT 'Power and coolant of each rack, by minute; rows of one minute may still be apart: sum them';
@@ -1737,7 +1746,8 @@ CREATE TABLE IF NOT EXISTS rack_1h
 )
 ENGINE = ReplacingMergeTree(computed_at)
 PARTITION BY toYear(time)
-ORDER BY (resource, time)
+PRIMARY KEY (toDate(time), resource)
+ORDER BY (toDate(time), resource, time)
 TTL time + INTERVAL 3660 DAY DELETE
 SETTINGS non_replicated_deduplication_window = 50000, ttl_only_drop_parts = 1
 COMMENT 'Power and coolant of each rack, by hour; read it with FINAL';
@@ -1886,7 +1896,8 @@ CREATE TABLE IF NOT EXISTS cooling_1m
 )
 ENGINE = AggregatingMergeTree
 PARTITION BY toMonday(time)
-ORDER BY (resource, time)
+PRIMARY KEY (toStartOfHour(time), resource)
+ORDER BY (toStartOfHour(time), resource, time)
 TTL time + INTERVAL 400 DAY DELETE
 SETTINGS non_replicated_deduplication_window = 50000, ttl_only_drop_parts = 1
 COMMENT 'Readings of cooling distribution units, loops and heat meters, by minute; rows of one minute may still be apart: sum them';
@@ -2044,7 +2055,8 @@ CREATE TABLE IF NOT EXISTS cooling_1h
 )
 ENGINE = ReplacingMergeTree(computed_at)
 PARTITION BY toYear(time)
-ORDER BY (resource, time)
+PRIMARY KEY (toDate(time), resource)
+ORDER BY (toDate(time), resource, time)
 TTL time + INTERVAL 3660 DAY DELETE
 SETTINGS non_replicated_deduplication_window = 50000, ttl_only_drop_parts = 1
 COMMENT 'Readings of cooling distribution units, loops and heat meters, by hour; read it with FINAL';
@@ -2134,7 +2146,8 @@ CREATE TABLE IF NOT EXISTS power_1m
 )
 ENGINE = AggregatingMergeTree
 PARTITION BY toMonday(time)
-ORDER BY (resource, time)
+PRIMARY KEY (toStartOfHour(time), resource)
+ORDER BY (toStartOfHour(time), resource, time)
 TTL time + INTERVAL 400 DAY DELETE
 SETTINGS non_replicated_deduplication_window = 50000, ttl_only_drop_parts = 1
 COMMENT 'Readings of electrical meters, by minute; rows of one minute may still be apart: sum them';
@@ -2226,7 +2239,8 @@ CREATE TABLE IF NOT EXISTS power_1h
 )
 ENGINE = ReplacingMergeTree(computed_at)
 PARTITION BY toYear(time)
-ORDER BY (resource, time)
+PRIMARY KEY (toDate(time), resource)
+ORDER BY (toDate(time), resource, time)
 TTL time + INTERVAL 3660 DAY DELETE
 SETTINGS non_replicated_deduplication_window = 50000, ttl_only_drop_parts = 1
 COMMENT 'Readings of electrical meters, by hour; read it with FINAL';
@@ -2267,7 +2281,8 @@ CREATE TABLE IF NOT EXISTS points_1m
 )
 ENGINE = AggregatingMergeTree
 PARTITION BY toMonday(time)
-ORDER BY (resource, time)
+PRIMARY KEY (toStartOfHour(time), resource)
+ORDER BY (toStartOfHour(time), resource, time)
 TTL time + INTERVAL 400 DAY DELETE
 SETTINGS non_replicated_deduplication_window = 50000, ttl_only_drop_parts = 1
 COMMENT 'Facility points without a column of their own, by minute; rows of one minute may still be apart: sum them';
@@ -2304,7 +2319,8 @@ CREATE TABLE IF NOT EXISTS points_1h
 )
 ENGINE = ReplacingMergeTree(computed_at)
 PARTITION BY toYear(time)
-ORDER BY (resource, time)
+PRIMARY KEY (toDate(time), resource)
+ORDER BY (toDate(time), resource, time)
 TTL time + INTERVAL 3660 DAY DELETE
 SETTINGS non_replicated_deduplication_window = 50000, ttl_only_drop_parts = 1
 COMMENT 'Facility points without a column of their own, by hour; read it with FINAL';

@@ -24,7 +24,7 @@ from dashboards.macros import View, expand
 from dashboards.metrics import GPU_ENERGY, GPU_POWER, METER_ENERGY
 from dashboards.preview import draw_pages
 from dashboards.preview_server import Moments, PreviewServer
-from dashboards.queries import Scope, Tier, by_resource, mean, rise, total
+from dashboards.queries import Scope, Tier, by_resource, highest, mean, rise, total
 from dashboards.rendering import boards, dashboard_json
 from storage.client import connect
 from tests.conftest import DoorUnderTest
@@ -166,18 +166,44 @@ def test_all_tiers_tell_the_same_of_the_same_time(filled: FilledStore, grafana: 
     start, end = filled.end - timedelta(hours=3), filled.end - timedelta(seconds=1)
     found = []
     for tier in Tier:
-        sql = by_resource(GPU, [mean(GPU_POWER), total(GPU_ENERGY)], Scope((ResourceKind.GPU,)), bucketed=False)
+        sql = by_resource(GPU, [mean(GPU_POWER), total(GPU_ENERGY)], Scope((ResourceKind.GPU,)))
         # Each part alone, whatever the range would have chosen.
         part = next(part for part in sql.split("\nUNION ALL\n") if f"FROM gpu{tier} AS" in part)
-        part = _without_choice(part)
-        rows = grafana.query(expand(f"{part} ORDER BY resource", View(start, end, 60))).result_rows
-        found.append([(resource, round(power, 6), round(energy, 3)) for resource, power, energy in rows if power])
+        found.append(_by_gpu(grafana, _without_choice(part), View(start, end, 3600)))
     raw, minutes, hours = found
     assert len(raw) > 100
-    assert [row[:2] for row in raw] == [row[:2] for row in minutes]
-    assert [row[2] for row in raw] == pytest.approx([row[2] for row in minutes])
-    assert [row[2] for row in raw] == pytest.approx([row[2] for row in hours])
-    assert [row[1] for row in raw] == pytest.approx([row[1] for row in hours])
+    assert minutes == pytest.approx(raw)
+    assert hours == pytest.approx(raw)
+
+
+def test_a_figure_of_hours_and_minutes_is_that_of_all_readings(filled: FilledStore, grafana: Client) -> None:
+    """From five past an hour to five to one: whole hours lie within, and minutes on both sides of them."""
+    view = View(filled.end - timedelta(hours=4, minutes=55), filled.end - timedelta(minutes=5, seconds=1), 60)
+    readings = [mean(GPU_POWER), total(GPU_ENERGY), highest(GPU_POWER)]
+    raw, rollups = (
+        _by_gpu(grafana, by_resource(GPU, readings, Scope((ResourceKind.GPU,)), finest=tier, bucketed=False), view)
+        for tier in (Tier.RAW, Tier.MINUTE)
+    )
+    assert len(raw) > 100
+    assert rollups == pytest.approx(raw)
+
+
+def test_a_figure_reads_few_minutes(filled: FilledStore, grafana: Client) -> None:
+    sql = by_resource(GPU, [mean(GPU_POWER)], Scope((ResourceKind.GPU,)), bucketed=False)
+    view = View(filled.start + timedelta(minutes=5), filled.end - timedelta(minutes=5), 60)
+    read = _granules_by_table(_explained(grafana, sql, view))
+    minutes = "SELECT sum(power_watts_count) FROM gpu_1m AS tier WHERE $__timeFilter(tier.time)"
+    every = _granules_by_table(_explained(grafana, minutes, view))
+    assert read["kvandal.gpu"] == 0
+    assert read["kvandal.gpu_1h"] > 0
+    assert 0 < read["kvandal.gpu_1m"] < every["kvandal.gpu_1m"] / 10
+
+
+def _by_gpu(client: Client, sql: str, view: View) -> dict[tuple[int, str, str], float]:
+    """Each of the readings' numbers, by GPU, bucket if there is one, and place; those of dark GPUs are left out."""
+    rows = client.query(f"SELECT * FROM ({expand(sql, view)})").named_results()
+    told = ((row.pop("resource"), str(row.pop("bucket", "")), row) for row in rows)
+    return {(gpu, bucket, name): value for gpu, bucket, row in told for name, value in row.items() if value is not None}
 
 
 def _without_choice(part: str) -> str:
@@ -193,11 +219,12 @@ def test_only_the_tier_of_the_range_is_read(
     filled: FilledStore, grafana: Client, length: timedelta, table: str
 ) -> None:
     sql = by_resource(GPU, [mean(GPU_POWER)], Scope((ResourceKind.GPU,)))
-    view = View(filled.end - length, filled.end, 60)
-    plan = grafana.query("EXPLAIN indexes = 1 " + expand(sql, view)).result_rows
-    read = [line.split("(")[1].rstrip(")") for (line,) in plan if "ReadFromMergeTree" in line]
-    granules = _granules_by_table([line for (line,) in plan])
-    assert [name.rpartition(".")[2] for name in read if granules[name] > 0] == [table]
+    granules = _granules_by_table(_explained(grafana, sql, View(filled.end - length, filled.end, 60)))
+    assert [name.rpartition(".")[2] for name, read in granules.items() if read > 0] == [table]
+
+
+def _explained(client: Client, sql: str, view: View) -> list[str]:
+    return [line for (line,) in client.query("EXPLAIN indexes = 1 " + expand(sql, view)).result_rows]
 
 
 def _granules_by_table(plan: list[str]) -> dict[str, int]:

@@ -116,9 +116,10 @@ class _Filling:
                 hour_insert(table),
                 parameters={"first": self._start, "last": self._end - hour, "computed_at": at},
             )
+            hours = [self._start + number * hour for number in range((self._end - self._start) // hour)]
             self._client.insert(
                 "hours_computed",
-                [[table.name, self._end - hour, at]],
+                [[table.name, computed, at] for computed in hours],
                 column_names=["table_name", "hour", "computed_at"],
             )
 
