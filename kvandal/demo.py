@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from threading import Event
@@ -54,6 +54,7 @@ class DemoOptions:
     gpus: int = 512
     seconds: int = 60
     seed: int = 1
+    days: int | None = None  # of history, the whole month unless given
     source: SourceChoice = SourceChoice.AUTO
     door_port: int = 0
     fault: Fault | None = None
@@ -156,7 +157,7 @@ class Demo:
             spool = str(options.out / "spool.db")
             reading = ["agent", "--source", source, "--host-interval", str(_HOST_INTERVAL_S), "--port", "0"]
             return [*reading, "--spool", spool, "--until-stored", "--counts", counts]
-        site = previous_month_site(options.gpus, options.seed)
+        site = previous_month_site(options.gpus, options.seed, options.days)
         return simulate_arguments(options.out, site, counts)
 
     def _produce(self, stack: Stack, arguments: Sequence[str]) -> None:
@@ -233,13 +234,14 @@ def choose_source(choice: SourceChoice) -> SourceChoice:
         source.close()
 
 
-def previous_month_site(gpus: int, seed: int) -> SimulatedSite:
-    """A site whose history is the calendar month before this one, in the site's time zone."""
+def previous_month_site(gpus: int, seed: int, days: int | None = None) -> SimulatedSite:
+    """A site whose history is the calendar month before this one, in the site's time zone, or its last `days`."""
     period = previous_month()
+    start = period.start if days is None else max(period.start, period.end - timedelta(days=days))
     return SimulatedSite(
         gpus=gpus,
         seed=seed,
-        month_start_s=int(period.start.timestamp()),
+        month_start_s=int(start.timestamp()),
         month_end_s=int(period.end.timestamp()),
         fault_rate=_DEMO_FAULT_RATE,
     )

@@ -26,6 +26,7 @@ class UpOptions:
     data: Path
     gpus: int
     seed: int
+    days: int | None
     source: SourceChoice
     door_port: int
 
@@ -82,6 +83,6 @@ def _kept_site(options: UpOptions) -> SimulatedSite:
     path = options.data / "site.json"
     if path.exists():
         return msgspec.json.decode(path.read_bytes(), type=SimulatedSite)
-    site = previous_month_site(options.gpus, options.seed)
+    site = previous_month_site(options.gpus, options.seed, options.days)
     path.write_bytes(msgspec.json.encode(site))
     return site

@@ -24,6 +24,9 @@ from kvandal.talk import say, show, show_line
 _OUT = click.option("--out", type=click.Path(path_type=Path), default=Path("kvandal-demo"), show_default=True,
                     help="Folder for data, logs and report; a demo empties it first.")  # fmt: skip
 
+_DAYS = click.option("--days", type=click.IntRange(1, 31), metavar="DAYS",
+                     help="Simulate only so many last days of the month: the sooner it is live.")  # fmt: skip
+
 
 @click.command(short_help="Run the whole pipeline here and account for every row.")
 @click.option(
@@ -34,6 +37,7 @@ _OUT = click.option("--out", type=click.Path(path_type=Path), default=Path("kvan
 @click.option("--source", type=click.Choice(["auto", "simulator", "nvml", "host"]), default="auto", show_default=True,
               help="What to read; auto takes this machine's GPUs where it has some.")  # fmt: skip
 @click.option("--seed", type=int, default=1, show_default=True, help="The simulated site and its month follow from it.")
+@_DAYS
 @click.option(
     "--port", type=click.IntRange(0, 65_535), default=0, help="Port of the ClickHouse door; 0 takes a free one."
 )
@@ -41,7 +45,7 @@ _OUT = click.option("--out", type=click.Path(path_type=Path), default=Path("kvan
 @click.option("--fault", type=click.Choice(["drop", "double"]), help="Break one frame on purpose, to see it found.")
 @_OUT
 def demo(
-    *, gpus: int, seconds: int, once: bool, source: str, seed: int, port: int, summary: Path | None,
+    *, gpus: int, seconds: int, once: bool, source: str, seed: int, days: int | None, port: int, summary: Path | None,
     fault: str | None, out: Path,
 ) -> None:  # fmt: skip
     """Run the whole pipeline on this machine and account for every row.
@@ -58,7 +62,7 @@ def demo(
 
     stop = stop_on_signals()
     options = DemoOptions(
-        out=out, gpus=gpus, seconds=seconds, seed=seed, source=SourceChoice(source), door_port=port,
+        out=out, gpus=gpus, seconds=seconds, seed=seed, days=days, source=SourceChoice(source), door_port=port,
         fault=Fault(fault) if fault else None,
     )  # fmt: skip
     with TerminalScreen() as screen, Demo(options, screen, stop).run() as result:
@@ -79,6 +83,7 @@ def demo(
 @click.option(
     "--seed", type=int, default=1, show_default=True, help="Seed of the site; only the first start looks at it."
 )
+@_DAYS
 @click.option("--source", type=click.Choice(["auto", "simulator", "nvml", "host"]), default="auto", show_default=True,
               help="What to read, as for the demo.")  # fmt: skip
 @click.option(
@@ -86,7 +91,7 @@ def demo(
 )
 @click.option("--data", type=click.Path(path_type=Path), default=Path("kvandal-data"), show_default=True,
               help="Folder whose data is kept from start to start.")  # fmt: skip
-def up(*, gpus: int, seed: int, source: str, port: int, data: Path) -> None:
+def up(*, gpus: int, seed: int, days: int | None, source: str, port: int, data: Path) -> None:
     """Run the embedded pipeline without end, on data that is kept.
 
     The same as the demo, for days: Ctrl-C stops it cleanly, the next start goes on where it was.
@@ -95,7 +100,8 @@ def up(*, gpus: int, seed: int, source: str, port: int, data: Path) -> None:
     from kvandal.serving import stop_on_signals
     from kvandal.up import UpOptions, run_up
 
-    run_up(UpOptions(data=data, gpus=gpus, seed=seed, source=SourceChoice(source), door_port=port), stop_on_signals())
+    options = UpOptions(data=data, gpus=gpus, seed=seed, days=days, source=SourceChoice(source), door_port=port)
+    run_up(options, stop_on_signals())
 
 
 @click.command(short_help="Read this node and publish what it gives.")

@@ -1,6 +1,7 @@
 """Publishing: topics made ready, and values handed to Kafka until it has acknowledged them."""
 
 import logging
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FLUSH_S = 30.0
+_TOLD_S = 30.0
 
 # What a broker says that holds for one topic and no other, and what to do about it.
 _REFUSALS = {
@@ -71,9 +73,9 @@ class Acknowledged:
 def ensure_topics(
     address: KafkaAddress, *, replication: int, topics: Sequence[Topic] = ALL_TOPICS, partitions: int | None = None
 ) -> list[str]:
-    """Create the topics that are missing; returns their names. `partitions` overrides every topic's own.
+    """Create the topics that are missing, and wait until they can be used; returns their names.
 
-    Raises LogUnavailableError when the brokers are away or refuse.
+    `partitions` overrides every topic's own. LogUnavailableError when the brokers are away or refuse.
     """
     admin = make_admin(address)
     try:
@@ -84,7 +86,9 @@ def ensure_topics(
             new = NewTopic(topic.name, partitions or topic.partitions, replication, topic_configs=dict(topic.settings))
             with kafka_errors(f"creating topic {topic.name}"):
                 _create(admin, new)
-        return [topic.name for topic in missing]
+        names = [topic.name for topic in missing]
+        _wait_until_told(admin, set(names))
+        return names
     finally:
         admin.close()
 
@@ -95,6 +99,17 @@ def _create(admin: Any, topic: Any) -> None:
         admin.create_topics([topic])
     except TopicAlreadyExistsError:
         logger.debug("topic exists already", extra={"topic": topic.name})
+
+
+def _wait_until_told(admin: Any, names: set[str]) -> None:
+    """The controller has made the topics; brokers hear of it a moment later, and deny until then that they exist."""
+    deadline = time.monotonic() + _TOLD_S
+    while time.monotonic() < deadline:
+        with kafka_errors("listing topics"):
+            if names <= set(admin.list_topics()):
+                return
+        time.sleep(0.05)
+    raise LogUnavailableError(f"the brokers made topics and do not tell of them after {_TOLD_S:.0f} s: {sorted(names)}")
 
 
 class Publisher:

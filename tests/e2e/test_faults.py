@@ -14,7 +14,8 @@ from storage.client import connect
 from tests.servers.stack import Finished, StoreServer, run
 
 GPUS = 64
-DEMO_TIMEOUT_S = 240.0  # a simulated month takes half a minute on two cores
+DAYS = 3  # of history; a newcomer's whole month is simulated in tests/docs/test_guides_run.py
+DEMO_TIMEOUT_S = 240.0
 ROW_COUNTS = ("produced", "stored", "lost", "duplicated")
 
 pytestmark = pytest.mark.timeout(300)
@@ -38,7 +39,7 @@ def demo(folder: Path, *arguments: str) -> DemoRun:
 
 
 def simulated_demo(folder: Path, *arguments: str) -> DemoRun:
-    return demo(folder, "--source", "simulator", "--gpus", str(GPUS), "--seconds", "5", *arguments)
+    return demo(folder, "--source", "simulator", "--gpus", str(GPUS), "--days", str(DAYS), "--seconds", "5", *arguments)
 
 
 def test_the_account_of_an_undisturbed_demo_holds(tmp_path: Path) -> None:

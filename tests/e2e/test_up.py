@@ -25,7 +25,8 @@ from stream.topics import FRAME_TOPICS
 from tests.servers.stack import Running, until
 
 GPUS = 64
-MONTH_TIMEOUT_S = 300.0  # half a minute on two cores that do nothing else
+DAYS = 8  # of the month: long enough to be killed amid them
+MONTH_TIMEOUT_S = 300.0
 LIVE_TIMEOUT_S = 60.0
 DOOR, PREVIEWS = "ClickHouse  ", "dashboards  "  # what stands before their addresses
 GOOD_TO_BE_EMPTY = {
@@ -72,8 +73,8 @@ class Site:
 def start_up(data: Path) -> Site:
     name = f"{data.name}-up"
     (data.parent / f"{name}.log").unlink(missing_ok=True)
-    arguments = ["up", "--source", "simulator", "--gpus", str(GPUS), "--data", str(data), "--port", "0"]
-    return Site(Running.start(data.parent, name, *arguments), data, time.time_ns() // 1_000_000)
+    arguments = ["up", "--source", "simulator", "--gpus", str(GPUS), "--days", str(DAYS), "--data", str(data)]
+    return Site(Running.start(data.parent, name, *arguments, "--port", "0"), data, time.time_ns() // 1_000_000)
 
 
 @pytest.fixture(scope="module")

@@ -201,7 +201,7 @@ def test_a_figure_reads_few_minutes(filled: FilledStore, grafana: Client) -> Non
 
 def _by_gpu(client: Client, sql: str, view: View) -> dict[tuple[int, str, str], float]:
     """Each of the readings' numbers, by GPU, bucket if there is one, and place; those of dark GPUs are left out."""
-    rows = client.query(f"SELECT * FROM ({expand(sql, view)})").named_results()
+    rows = client.query(expand(sql, view)).named_results()
     told = ((row.pop("resource"), str(row.pop("bucket", "")), row) for row in rows)
     return {(gpu, bucket, name): value for gpu, bucket, row in told for name, value in row.items() if value is not None}
 

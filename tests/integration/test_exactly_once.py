@@ -127,7 +127,7 @@ def test_rows_are_stored_once_though_an_owner_is_stopped_and_woken_late(
         for _ in range(FREEZES):
             time.sleep(dice.uniform(0.5, 2.0))
             seen = len(sleeper.log)
-            planned = freeze_amid_a_plan(sleeper, gate, kafka, answers=dice.random() < 0.5)
+            planned = freeze_amid_a_plan(sleeper, other, gate, kafka, answers=dice.random() < 0.5)
             wait_until_done(planned, kafka)
             gate.open()
             sleeper.wake()
@@ -323,7 +323,9 @@ def behind(gate: Gate, address: StoreAddress) -> StoreAddress:
     return StoreAddress(gate.url, address.user, address.password)
 
 
-def freeze_amid_a_plan(member: Running, gate: Gate, bootstrap: str, *, answers: bool) -> dict[int, Range]:
+def freeze_amid_a_plan(
+    member: Running, other: Running, gate: Gate, bootstrap: str, *, answers: bool
+) -> dict[int, Range]:
     """Stop the member while a plan of its own is made and not done; returns such plans.
 
     The gate makes that moment: it keeps the member waiting for the store, before (or, with `answers`, after) the store
@@ -333,7 +335,7 @@ def freeze_amid_a_plan(member: Running, gate: Gate, bootstrap: str, *, answers: 
     while time.monotonic() < deadline:
         gate.shut(answers=answers)
         until(lambda: gate.holds_something, what="the member waits for the store")
-        own = partitions_of(member)
+        own = partitions_of(member, other)
         before = pending_plans(bootstrap)
         member.freeze()
         after = pending_plans(bootstrap)
@@ -346,10 +348,14 @@ def freeze_amid_a_plan(member: Running, gate: Gate, bootstrap: str, *, answers: 
     raise AssertionError("the member was never met amid a plan")
 
 
-def partitions_of(member: Running) -> set[int]:
-    """The partitions of the GPU topic that the member opened last."""
-    opened = re.findall(re.escape(OPENED) + r" positions='(\{.*?\})'", member.log)
-    return set(ast.literal_eval(opened[-1]))
+def partitions_of(member: Running, other: Running) -> set[int]:
+    """The partitions of the GPU topic that this member was the last of the two to open; it opens them one by one."""
+    lines = sorted((line, one is member) for one in (member, other) for line in one.log.splitlines() if OPENED in line)
+    owned: dict[int, bool] = {}
+    for line, is_own in lines:  # by time, with which each begins
+        positions = ast.literal_eval(re.findall(r"positions='(\{.*?\})'", line)[0])
+        owned |= dict.fromkeys(positions, is_own)
+    return {partition for partition, is_own in owned.items() if is_own}
 
 
 def wait_until_done(planned: dict[int, Range], bootstrap: str) -> None:
