@@ -18,7 +18,7 @@ from stream.messages import EventMessage, InventoryMessage, JobMessage, Message,
 from stream.publish import Publisher
 from stream.topics import DEAD_LETTERS, Content, topic
 
-_QUIET_S = 2.0  # nothing more for this long means the end
+_PATIENCE_S = 30.0  # with a broker that knows of more records than it gives
 _REPLAYED = "replayed"  # the reason of a marker
 
 Place = tuple[str, int, int]  # topic id, partition and offset
@@ -106,28 +106,35 @@ def _publish(publisher: Publisher, name: str, key: int, value: bytes, headers: d
 
 
 def _read(address: KafkaAddress) -> Iterator[DeadLetter]:
+    """All records up to those that are the last when it begins."""
     consumer = make_consumer(address, group="kvandal-dead-letters")
     try:
-        places = _go_to_the_start(consumer)
-        while places:
+        ends = _go_to_the_start(consumer)
+        while _is_short_of(consumer, ends):
             with kafka_errors("reading dead letters"):
-                polled = consumer.poll(timeout_ms=round(_QUIET_S * 1000))
+                polled = consumer.poll(timeout_ms=round(_PATIENCE_S * 1000))
             if not polled:
-                return
+                raise LogUnavailableError(f"reading dead letters: the brokers gave none for {_PATIENCE_S:.0f} s")
             for record in (r for records in polled.values() for r in records):
                 yield _letter({key: value.decode() for key, value in record.headers}, record.value or b"")
     finally:
         consumer.close(autocommit=False)
 
 
-def _go_to_the_start(consumer: Any) -> list[Any]:
-    """Assign all partitions from their first record on; returns them."""
+def _go_to_the_start(consumer: Any) -> dict[Any, int]:
+    """Assign all partitions from their first record on; returns where each of them ends."""
     with kafka_errors("reading dead letters"):
         partitions = consumer.partitions_for_topic(DEAD_LETTERS.name) or set()
         places = [TopicPartition(DEAD_LETTERS.name, number) for number in partitions]
         consumer.assign(places)
         consumer.seek_to_beginning(*places)
-    return places
+        ends: dict[Any, int] = consumer.end_offsets(places)
+    return ends
+
+
+def _is_short_of(consumer: Any, ends: dict[Any, int]) -> bool:
+    with kafka_errors("reading dead letters"):
+        return any(consumer.position(place) < end for place, end in ends.items())
 
 
 def _letter(headers: dict[str, str], value: bytes) -> DeadLetter:

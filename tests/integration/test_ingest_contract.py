@@ -72,6 +72,7 @@ class Pipeline:
     launch: Callable[[], Running]
     running: Running
     said_before: int = 0  # characters of the log that are of earlier starts
+    connected: Client | None = None
 
     def restart(self, *, kill: bool = False, meanwhile: Callable[[], object] = lambda: None) -> None:
         """End ingest, cleanly or by SIGKILL, and start it again."""
@@ -82,12 +83,14 @@ class Pipeline:
             assert self.running.stop() == 0
         meanwhile()
         self.said_before = len(self.running.log)
-        self.running = self.launch()
+        self.running, self.connected = self.launch(), None
 
     def client(self) -> Client:
         """A client of the store, once that answers: with the embedded one it starts and ends with ingest."""
-        self.running.wait_for("partitions opened", after=self.said_before)
-        return connect(self.store)
+        if self.connected is None:
+            self.running.wait_for("partitions opened", after=self.said_before)
+            self.connected = connect(self.store)
+        return self.connected
 
     def ask(self, sql: str, **parameters: object) -> list[tuple[Any, ...]]:
         """What the store answers; Any is what its values are in Python."""
