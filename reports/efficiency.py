@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment
 
 from catalogue import POWER
 from reports import efficiency_charts as charts
@@ -49,9 +48,6 @@ from storage.register_kinds import RegisterKind
 SCHEMA = "kvandal.efficiency/1"
 LINES_SHOWN = 20
 JOULES_PER_KWH = 3.6e6
-_COUNTED = frozenset({"stragglers", "lemons", "steps"})
-_TINY = 1e-3
-_RAISED = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
 
 _GPU_TOTALS: Schema = {
     "resource": pl.UInt64(),
@@ -611,12 +607,8 @@ def _summary(name: str, period: Period, groups: Iterable[KpiGroup]) -> str:
 
 def render_html(report: EfficiencyReport) -> str:
     """The page; it needs nothing else. Every text is escaped, only charts go in as markup."""
-    environment: Environment = render.template_environment()
-    environment.filters |= {
-        "card_figure": card_figure,
-        "kilowatt_hours": lambda joules: render.number(None if joules is None else joules / JOULES_PER_KWH, 1),
-        "scientific": scientific,
-    }
+    environment = render.template_environment()
+    environment.filters["kilowatt_hours"] = _kilowatt_hours
     return environment.get_template("efficiency.html").render(
         report=report,
         title=render.period_title(report.period),
@@ -628,21 +620,8 @@ def render_html(report: EfficiencyReport) -> str:
     )
 
 
-def card_figure(kpi: Kpi) -> str:
-    """A key figure as `render.figure` writes it; what is counted has no decimals, what is tiny keeps its digits."""
-    if kpi.value is not None and kpi.unit == "" and kpi.definition.key in _COUNTED:
-        return render.number(kpi.value, 0)
-    if kpi.value is not None and kpi.unit == "1/J" and abs(kpi.value) < _TINY:
-        return scientific(kpi.value)
-    return render.figure(kpi)
-
-
-def scientific(value: float) -> str:
-    """0.043; 2.1 x 10 to the -7 as people write it."""
-    if value == 0 or value >= _TINY:
-        return render.number(value, 3)
-    mantissa, _, exponent = f"{value:.1e}".partition("e")
-    return f"{mantissa} · 10{str(int(exponent)).translate(_RAISED)}"
+def _kilowatt_hours(joules: float | None) -> str:
+    return render.number(None if joules is None else joules / JOULES_PER_KWH, 1)
 
 
 def document(report: EfficiencyReport) -> dict[str, Any]:

@@ -294,7 +294,7 @@ def steps_kpi(definition: Definition, found: Steps | None) -> Kpi:
     if found.coverage == 0:
         return blank(definition, f"Readings come every {found.interval_s:.0f} s; steps within 10 s cannot be seen.")
     note = "" if found.largest is None else f"Largest {found.largest.watts / WATTS_PER_MEGAWATT:+.2f} MW."
-    return Kpi(definition, float(found.count), "", Evidence(coverage=found.coverage, share_estimated=0.0), note=note)
+    return count_kpi(definition, found.count, found.coverage, note)
 
 
 def rack_kpi(definition: Definition, racks: pl.DataFrame, column: str, scale: float, expected: int) -> Kpi:
@@ -310,4 +310,5 @@ def rack_kpi(definition: Definition, racks: pl.DataFrame, column: str, scale: fl
 
 
 def count_kpi(definition: Definition, count: int, coverage: float, note: str = "") -> Kpi:
-    return Kpi(definition, float(count), "", Evidence(coverage=coverage, share_estimated=0.0), note=note)
+    evidence = Evidence(coverage=coverage, share_estimated=0.0)
+    return Kpi(definition, float(count), "", evidence, note=note, digits=0)

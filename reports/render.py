@@ -17,6 +17,9 @@ FLAGS_SHOWN = 40
 
 MINUS = "\u2212"
 DASH = "\u2013"
+TINY = 1e-3  # three decimals leave less than one digit of what is smaller
+_RAISED = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
+_PER_JOULE = "1/J"  # of a yield per joule the first digits count, however small it is; a tiny energy is nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +135,31 @@ def digits_of_uncertainty(plus_minus: float) -> int:
 
 def figure(kpi: Kpi) -> str:
     """A key figure to the digit that it says, or that its uncertainty leaves meaningful; 99.99 % is never 100 %."""
-    digits = kpi.digits if kpi.plus_minus is None else digits_of_uncertainty(kpi.plus_minus)
+    if kpi.value is not None and _is_tiny_yield(kpi):
+        return scientific(kpi.value)
+    digits = figure_digits(kpi)
     if kpi.unit == "%" and kpi.value is not None:
         return number(below_whole(kpi.value, digits), digits)
     return number(kpi.value, digits)
+
+
+def figure_digits(kpi: Kpi) -> int | None:
+    """Decimals of a key figure and of its uncertainty; None for as many as suit the value."""
+    if _is_tiny_yield(kpi):
+        return None
+    return kpi.digits if kpi.plus_minus is None else digits_of_uncertainty(kpi.plus_minus)
+
+
+def _is_tiny_yield(kpi: Kpi) -> bool:
+    return kpi.value is not None and kpi.unit == _PER_JOULE and 0 < abs(kpi.value) < TINY
+
+
+def scientific(value: float) -> str:
+    """0.043; 2.1 x 10 to the -7 as people write it."""
+    if value == 0 or abs(value) >= TINY:
+        return number(value, 3)
+    mantissa, _, exponent = f"{value:.1e}".partition("e")
+    return f"{mantissa.replace('-', MINUS)} · 10{str(int(exponent)).translate(_RAISED)}"
 
 
 def below_whole(percentage: float, digits: int | None) -> float:
@@ -148,7 +172,9 @@ def below_whole(percentage: float, digits: int | None) -> float:
 def margin(kpi: Kpi) -> str:
     """The uncertainty of a key figure; empty when there is none."""
     plus_minus = kpi.plus_minus
-    return "" if plus_minus is None else number(plus_minus, digits_of_uncertainty(plus_minus))
+    if plus_minus is None:
+        return ""
+    return scientific(plus_minus) if _is_tiny_yield(kpi) else number(plus_minus, figure_digits(kpi))
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -181,6 +207,7 @@ def template_environment() -> Environment:
         "number": number,
         "percent": percent,
         "duration": duration,
+        "scientific": scientific,
         "drawing": lambda svg: Markup(svg),  # noqa: S704 - written by Vega, which escapes every text
     }
     return environment

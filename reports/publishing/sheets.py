@@ -17,7 +17,7 @@ from xlsxwriter.worksheet import Worksheet  # type: ignore[import-untyped]
 from reports.figures import Kpi
 from reports.publishing.layout import NOT_AVAILABLE, changes_table, laid_out
 from reports.publishing.publication import Blank, Cell, Language, Name, Publication, Seal, Table, Translation
-from reports.render import digits_of_uncertainty
+from reports.render import figure_digits
 
 FIGURE_COLUMNS = (
     "key", "title", "value", "unit", "plus_minus", "quality", "coverage", "share_estimated", "reason", "note",
@@ -154,7 +154,7 @@ class _Sheets:
 
 def _figure_digits(kpi: Kpi) -> list[int | None]:
     """Decimals by column: of value and uncertainty as a page shows them, of shares four."""
-    shown = kpi.digits if kpi.plus_minus is None else digits_of_uncertainty(kpi.plus_minus)
+    shown = figure_digits(kpi)
     told = {"value": shown, "plus_minus": shown, "coverage": 4, "share_estimated": 4}
     return [told.get(column) for column in FIGURE_COLUMNS]
 

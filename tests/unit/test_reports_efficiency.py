@@ -1,6 +1,7 @@
 """The efficiency report's figures, each worked by hand from its definition."""
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from statistics import median
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reports.accuracy import Accuracy
-from reports.efficiency import card_figure, part_of, scientific
+from reports.efficiency import part_of
 from reports.efficiency_definitions import definitions
 from reports.efficiency_energy import halls, itue, tue
 from reports.efficiency_figures import (
@@ -21,6 +22,7 @@ from reports.efficiency_figures import (
     available,
     busy,
     cost_of,
+    count_kpi,
     energy_of,
     hourly_prices,
     job_kpis,
@@ -48,6 +50,7 @@ from reports.efficiency_racks import fluid_tables, rack_cooling
 from reports.efficiency_stragglers import deviations, slow_gpus
 from reports.figures import Account, Evidence, Kpi, Quality, Role
 from reports.period import Period
+from reports.render import figure, margin, scientific
 
 WORDS = definitions()
 DAY = Period.parse("2026-10-05", "UTC")
@@ -455,7 +458,14 @@ def test_heat_that_no_sensor_tells_is_marked_as_assumed() -> None:
 
 def test_tiny_figures_keep_their_digits() -> None:
     assert (scientific(0.05), scientific(2.13e-7), scientific(0.0)) == ("0.050", "2.1 · 10⁻⁷", "0.000")
-    assert card_figure(Kpi(WORDS["stragglers"], 3.0, "", SURE)) == "3"
+    sure = replace(SURE, uncertainty=0.05)
+    tokens = Kpi(WORDS["tokens_per_joule"], 2.13e-7, "1/J", sure)
+    assert (figure(tokens), margin(tokens)) == ("2.1 · 10⁻⁷", "1.1 · 10⁻⁸")
+    assert figure(replace(tokens, value=0.213)) == "0.213"
+
+
+def test_what_is_counted_has_no_decimals() -> None:
+    assert figure(count_kpi(WORDS["stragglers"], 3, 1.0)) == "3"
 
 
 def test_every_definition_says_boundary_method_and_source() -> None:
