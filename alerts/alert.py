@@ -102,7 +102,8 @@ class EventRule(Alert):
     It is told `hold_s` after its first event, unless it was cancelled by then. It ends `calm_s` after everything that
     opened it was cancelled, or, for events without a counterpart, `quiet_s` after the last. `scope` groups rules that
     make one incident of one place: the strongest by `rank` names it. With `gathers` all places of the site make one.
-    `least_members` resources must be concerned before it is told.
+    `least_members` resources must be concerned before it is told. With `of_incidents` it stands for incidents of
+    another rule: it is told when the first of them would have been, and is over when all of them are.
     """
 
     what: str
@@ -112,6 +113,7 @@ class EventRule(Alert):
     scope: str = ""
     rank: int = 0
     gathers: bool = False
+    of_incidents: bool = False
     least_members: int = 1
     absorbs: Absorbs = Absorbs.NOTHING
     absorbable: bool = True

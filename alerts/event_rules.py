@@ -64,7 +64,7 @@ MASS = EventRule(
 STORM = EventRule(
     name="TicketStorm", severity=Severity.TICKET, owner=Owner.PLATFORM, dashboard=_RELIABILITY,
     what="many tickets of one kind come at once", cost="one cause is behind them",
-    quiet_s=10 * _MINUTE_S, absorbs=Absorbs.MASS,
+    quiet_s=10 * _MINUTE_S, absorbs=Absorbs.MASS, of_incidents=True,
 )  # fmt: skip
 LEAK = EventRule(
     name="CoolantLeakCritical", severity=Severity.PAGE, owner=Owner.COOLING, dashboard=Dashboard.COOLING,

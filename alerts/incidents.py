@@ -277,7 +277,7 @@ class Incidents:
 
     def _is_standing(self, incident: Incident) -> bool:
         """Whether anything of it is not cancelled; of a storm, of any of its members."""
-        if incident.rule is not STORM:
+        if not incident.rule.of_incidents:
             return bool(incident.standing)
         members = filter(None, map(self._memory.incidents.get, incident.standing))
         return any(member.standing for member in members)
@@ -411,7 +411,7 @@ class Incidents:
         kind = "" if rule is MASS else f"{incidents[0].rule_name}:"
         whole = self._whole(rule, f"{rule.name}:{kind}{place:016x}", place, incidents[0])
         whole.opened_ms = min(whole.opened_ms, *(incident.opened_ms for incident in incidents))
-        if rule is STORM and not whole.is_told:  # what none of them is told of yet, may still be cancelled
+        if rule.of_incidents and not whole.is_told:  # what none of them is told of yet, may still be cancelled
             whole.due_ms = min(incident.due_ms for incident in incidents)
         whole.last_ms = max(whole.last_ms, *(incident.opened_ms for incident in incidents))
         for incident in incidents:
@@ -451,7 +451,7 @@ class Incidents:
 
 def _stands_by_members(rule: EventRule) -> bool:
     """Whether an incident of many is over when all of them are. A mass event is not: GPUs that reset had a cause."""
-    return rule.gathers or rule is STORM
+    return rule.gathers or rule.of_incidents
 
 
 def _has_too_few(incident: Incident) -> bool:

@@ -56,8 +56,8 @@ def _reference(thresholds: Thresholds) -> Iterator[str]:
     yield "# Alerts"
     yield ""
     yield "Each alert has one home: a rule of Prometheus (*metrics*) or of `kvandal incidents` (*events*). A *page*"
-    yield "wakes somebody, a *ticket* waits for the working day, a *notice* tells nobody. The number is the line of the"
-    yield "site's alert catalogue."
+    yield "wakes somebody, a *ticket* waits for the working day, a *notice* tells nobody. *After* is how long its"
+    yield "condition stands before it is told. The number is the line of the site's alert catalogue."
     yield ""
     yield "| alert | home | severity | owner | after | number |"
     yield "|---|---|---|---|---|---|"
@@ -96,8 +96,13 @@ def _reference(thresholds: Thresholds) -> Iterator[str]:
 
 def _line(rule: MetricRule | EventRule, home: str, after_s: float) -> str:
     link = f"[{rule.name}](../../{RUNBOOKS}/{rule.name}.md)"
-    after = f"{after_s:g} s" if after_s else "at once"
-    return f"| {link} | {home} | {rule.severity} | {rule.owner} | {after} | {_numbers(rule)} |"
+    return f"| {link} | {home} | {rule.severity} | {rule.owner} | {_after(rule, after_s)} | {_numbers(rule)} |"
+
+
+def _after(rule: MetricRule | EventRule, after_s: float) -> str:
+    if isinstance(rule, EventRule) and rule.of_incidents:
+        return "with its first ticket"
+    return f"{after_s:g} s" if after_s else "at once"
 
 
 def _numbers(alert: Alert) -> str:
