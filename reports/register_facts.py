@@ -4,18 +4,25 @@ Read as they were known at a report's cut-off, so that a report can be made agai
 their identity; here they become the resources that the rest of a report speaks of.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from catalogue import ResourceKind, resource_id
 from reports.capacity import Commissioning, Phase
 from reports.heat_account import HeatContract
 from reports.period import Period
-from reports.register_names import METER_KINDS, known_rows, placed, shortened, unknown_parties
+from reports.register_names import (
+    METER_KINDS,
+    known_rows,
+    placed,
+    resolved_rows,
+    resource_ids,
+    shortened,
+    unknown_parties,
+)
 from storage.reader import TIME, Reader, Schema
 from storage.register_kinds import RegisterKind
 from storage.registers import read_register
@@ -30,7 +37,7 @@ CALIBRATIONS: Schema = {
     "calibration_certificate": pl.String(),
 }
 MAINTENANCE: Schema = {"resource": pl.UInt64(), "start": TIME, "end": TIME}
-_ALIASES: Schema = {"resource": pl.UInt64(), "same_as": pl.UInt64()}
+_OF_PLACES = (RegisterKind.COMMISSIONING, RegisterKind.MAINTENANCE)
 
 
 def _no_calibrations() -> pl.DataFrame:
@@ -63,24 +70,21 @@ def read_register_facts(reader: Reader, period: Period, now: datetime) -> Regist
     def of_period(kind: RegisterKind) -> pl.DataFrame:
         return read_register(reader, kind, now, within=within)
 
-    def known_of(kind: RegisterKind) -> tuple[pl.DataFrame, list[str]]:
-        return known_rows(reader, kind, of_period(kind))
-
     contracts = of_period(RegisterKind.CONTRACTS)
-    commissioning, not_commissioned = known_of(RegisterKind.COMMISSIONING)
-    maintenance, not_maintained = known_of(RegisterKind.MAINTENANCE)
-    calibrations, not_calibrated = known_of(RegisterKind.METER_CALIBRATIONS)
+    resolved, not_placed = resolved_rows(reader, {kind: of_period(kind) for kind in _OF_PLACES})
+    calibrations, not_calibrated = known_rows(
+        reader, RegisterKind.METER_CALIBRATIONS, of_period(RegisterKind.METER_CALIBRATIONS)
+    )
     of_nobody = unknown_parties(reader, placed(_in_force(contracts, "heat", period)))
-    known = _Identities(reader, [*_named(maintenance), *_named(commissioning), *_meters(calibrations)])
     return RegisterFacts(
-        calibrations=latest_calibrations(calibrations, known.resources, period),
+        calibrations=latest_calibrations(calibrations, resource_ids(reader, _meters(calibrations)), period),
         phases=tuple(grid_phases(contracts, period)),
         heat_contracts=tuple(heat_contracts(contracts, period)),
-        commissioning=tuple(_commissioned(commissioning, known.resources, period)),
-        maintenance=_maintained(maintenance, known.resources),
+        commissioning=tuple(_commissioned(resolved[RegisterKind.COMMISSIONING], period)),
+        maintenance=_maintained(resolved[RegisterKind.MAINTENANCE]),
         prices=_told(of_period(RegisterKind.POWER_PRICES)),
         tokens=_told(of_period(RegisterKind.JOB_TOKENS)),
-        problems=shortened([*not_commissioned, *not_maintained, *not_calibrated, *of_nobody]),
+        problems=shortened([*not_placed, *not_calibrated, *of_nobody]),
     )
 
 
@@ -142,49 +146,15 @@ def _in_force(contracts: pl.DataFrame, kind: str, period: Period) -> pl.DataFram
     )
 
 
-def _commissioned(
-    register: pl.DataFrame, resources: Mapping[tuple[str, str], int], period: Period
-) -> Iterator[Commissioning]:
+def _commissioned(register: pl.DataFrame, period: Period) -> Iterator[Commissioning]:
     for row in register.iter_rows(named=True):
         end = row["end"] or period.end
         if row["start"] < min(end, period.end):
-            resource = resources[row["resource_kind"], row["resource"]]
-            yield Commissioning(resource, row["start"], end, row["boundary_version"])
+            yield Commissioning(row["resource"], row["start"], end, row["boundary_version"])
 
 
-def _maintained(register: pl.DataFrame, resources: Mapping[tuple[str, str], int]) -> pl.DataFrame | None:
-    if register.is_empty():
-        return None
-    rows = [
-        (resources[row["resource_kind"], row["resource"]], row["start"], row["end"])
-        for row in register.iter_rows(named=True)
-    ]
-    return pl.DataFrame(rows, schema=dict(MAINTENANCE), orient="row").unique().sort("resource", "start")
-
-
-class _Identities:
-    """The resources that registers name by kind and identity; what is another's alias is the one that it stands for."""
-
-    def __init__(self, reader: Reader, named: Sequence[tuple[str, str]]) -> None:
-        ids = {name: resource_id(ResourceKind(name[0]), name[1]) for name in named}
-        aliases = self._aliases(reader, sorted(set(ids.values())))
-        self.resources: Mapping[tuple[str, str], int] = {name: aliases.get(one, one) for name, one in ids.items()}
-
-    @staticmethod
-    def _aliases(reader: Reader, ids: Sequence[int]) -> Mapping[int, int]:
-        if not ids:
-            return {}
-        sql = """
-SELECT resource, argMax(places.same_as, valid_from) AS same_as
-FROM places
-WHERE resource IN {ids:Array(UInt64)} AND places.same_as != resource
-GROUP BY resource
-"""
-        return dict(reader.query(sql, {"ids": ids}, _ALIASES).iter_rows())
-
-
-def _named(register: pl.DataFrame) -> Iterator[tuple[str, str]]:
-    yield from register.select("resource_kind", "resource").unique().iter_rows()
+def _maintained(register: pl.DataFrame) -> pl.DataFrame | None:
+    return None if register.is_empty() else register.select(*MAINTENANCE).unique().sort("resource", "start")
 
 
 def _meters(register: pl.DataFrame) -> Iterator[tuple[str, str]]:

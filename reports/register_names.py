@@ -19,6 +19,7 @@ SHOWN = 20
 Row = Mapping[str, Any]  # a row of a register, by its declaration's columns
 
 _KNOWN: Schema = {"resource": pl.UInt64()}
+_ALIASES: Schema = {"resource": pl.UInt64(), "same_as": pl.UInt64()}
 _OFF_TAKERS: Schema = {"off_taker": pl.String()}
 
 
@@ -76,6 +77,33 @@ def known_rows(reader: Reader, kind: RegisterKind, register: pl.DataFrame) -> tu
     return kept, [resource_sentence(kind, each.what, each.place) for each in unknown]
 
 
+def resolved_rows(
+    reader: Reader, registers: Mapping[RegisterKind, pl.DataFrame]
+) -> tuple[dict[RegisterKind, pl.DataFrame], list[str]]:
+    """Registers with `resource` as the id that readings carry, and a sentence for each row about nothing known."""
+    known, problems = {}, []
+    for kind, register in registers.items():
+        known[kind], unknown = known_rows(reader, kind, register)
+        problems += unknown
+    ids = resource_ids(reader, (name for rows in known.values() for name in _names(rows)))
+    return {kind: _with_ids(rows, ids) for kind, rows in known.items()}, problems
+
+
+def resource_ids(reader: Reader, named: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """The ids that readings carry, by kind and identity: of an alias that of what it stands for."""
+    ids = {(kind, identity): resource_id(ResourceKind(kind), identity) for kind, identity in named}
+    aliases = _aliases(reader, sorted(set(ids.values())))
+    return {name: aliases.get(one, one) for name, one in ids.items()}
+
+
+def _names(register: pl.DataFrame) -> Iterator[tuple[str, str]]:
+    yield from register.select("resource_kind", "resource").iter_rows()
+
+
+def _with_ids(register: pl.DataFrame, ids: Mapping[tuple[str, str], int]) -> pl.DataFrame:
+    return register.with_columns(pl.Series("resource", [ids[name] for name in _names(register)], pl.UInt64))
+
+
 def _unknown(reader: Reader, kind: RegisterKind, rows: Iterable[tuple[Place, Row]]) -> list[Named]:
     named = [*resources_named(kind, rows)]
     known = _known(reader, sorted({one for each in named for one in each.ids}))
@@ -128,6 +156,18 @@ def _known(reader: Reader, ids: Sequence[int]) -> frozenset[int]:
         return frozenset()
     sql = "SELECT DISTINCT resource FROM inventory WHERE resource IN {ids:Array(UInt64)}"
     return frozenset(reader.query(sql, {"ids": list(ids)}, _KNOWN)["resource"])
+
+
+def _aliases(reader: Reader, ids: Sequence[int]) -> dict[int, int]:
+    if not ids:
+        return {}
+    sql = """
+SELECT resource, argMax(places.same_as, valid_from) AS same_as
+FROM places
+WHERE resource IN {ids:Array(UInt64)} AND places.same_as != resource
+GROUP BY resource
+"""
+    return dict(reader.query(sql, {"ids": list(ids)}, _ALIASES).iter_rows())
 
 
 def _off_takers(reader: Reader) -> frozenset[str]:

@@ -11,7 +11,6 @@ from fractions import Fraction
 
 import polars as pl
 
-from catalogue import ResourceKind, resource_id
 from reports import efficiency_queries, sla_queries
 from reports.efficiency_hours import (
     OUTAGES,
@@ -28,7 +27,7 @@ from reports.figures import Definition, Evidence, Kpi
 from reports.heat_queries import read_site_name
 from reports.ledger import TIME
 from reports.period import Period, Span
-from reports.register_names import Place, placed, resource_sentence
+from reports.register_names import Place, resolved_rows
 from reports.render import Chart
 from reports.site import software
 from reports.sla_account import Counts, Made, Sums, account_of, sums, sums_by
@@ -44,7 +43,7 @@ from storage.register_kinds import RegisterKind
 from storage.registers import read_register, store_clock
 
 HOUR_MS = 3_600_000
-_REGISTERS = (RegisterKind.CONTRACTS, RegisterKind.ALLOCATIONS, RegisterKind.MAINTENANCE, RegisterKind.EXCLUSIONS)
+_OF_PLACES = (RegisterKind.ALLOCATIONS, RegisterKind.MAINTENANCE, RegisterKind.EXCLUSIONS)
 NINES = 4  # decimals by which contracts tell nines apart: 99.99 % of a month is 4 minutes
 _AVAILABILITIES = ("technical", "contractual")
 # A larger kind of resource stands for all units below it, never the other way round.
@@ -167,7 +166,10 @@ def read_sla(reader: Reader, period: Period, now: datetime, *, known_at: datetim
     """
     window = _window(period, now)
     known_at = known_at or store_clock(reader)
-    registers = {kind: read_register(reader, kind, known_at, within=(window.start, window.end)) for kind in _REGISTERS}
+    registers = {
+        kind: read_register(reader, kind, known_at, within=(window.start, window.end))
+        for kind in (RegisterKind.CONTRACTS, *_OF_PLACES)
+    }
     terms = tuple(
         one
         for one in terms_of(registers[RegisterKind.CONTRACTS], period.zone)
@@ -176,7 +178,7 @@ def read_sla(reader: Reader, period: Period, now: datetime, *, known_at: datetim
     wide = padded(window, terms, sla_queries.MARGIN)
     places = efficiency_queries.read_places(reader, period)
     members = members_of(places, efficiency_queries.read_feeds(reader, period))
-    given, problems = _resolved(reader, registers)
+    given, problems = resolved_rows(reader, {kind: registers[kind] for kind in _OF_PLACES})
     opened = openings(efficiency_queries.read_events(reader, period, now)).filter(pl.col("time") < _at(wide.end))
     worked = efficiency_queries.read_first_work(reader, unresolved(opened), period)
     troubles = sla_queries.read_troubles(reader, wide)
@@ -216,7 +218,7 @@ def read_sla(reader: Reader, period: Period, now: datetime, *, known_at: datetim
             holds=sla_queries.read_held(reader, wide, failed),
         ),
         names=_names(places, sla_queries.read_names(reader, happened)),
-        problems=problems,
+        problems=tuple(problems),
     )
 
 
@@ -235,37 +237,8 @@ def _at(moment: datetime) -> pl.Expr:
     return pl.lit(moment).cast(TIME)
 
 
-def _resolved(
-    reader: Reader, registers: Mapping[RegisterKind, pl.DataFrame]
-) -> tuple[dict[RegisterKind, pl.DataFrame], tuple[str, ...]]:
-    """Registers with `resource` as the id that readings carry; and a sentence for each row about nothing known."""
-    about = [kind for kind in _REGISTERS if kind is not RegisterKind.CONTRACTS]
-    coded = {kind: _coded(registers[kind]) for kind in about}
-    ids = pl.concat([frame.select("id") for frame in coded.values()])["id"].unique().to_list()
-    known = sla_queries.read_names(reader, ids).select("same_as", id="resource")
-    found = {kind: frame.join(known, on="id", how="left") for kind, frame in coded.items()}
-    problems = tuple(
-        resource_sentence(kind, f"{row['resource_kind']} {row['resource']!r}", place)
-        for kind, frame in found.items()
-        for place, row in placed(frame.filter(pl.col("same_as").is_null()))
-    )
-    kept: dict[RegisterKind, pl.DataFrame] = {
-        kind: frame.filter(pl.col("same_as").is_not_null()).with_columns(resource="same_as").drop("id", "same_as")
-        for kind, frame in found.items()
-    }
-    return kept, problems
-
-
-def _coded(register: pl.DataFrame) -> pl.DataFrame:
-    ids = [
-        resource_id(ResourceKind(kind), identity)
-        for kind, identity in register.select("resource_kind", "resource").iter_rows()
-    ]
-    return register.with_columns(pl.Series("id", ids, pl.UInt64))
-
-
 def _names(places: pl.DataFrame, others: pl.DataFrame) -> dict[int, tuple[str, str]]:
-    told = pl.concat([frame.select("resource", "kind", "name") for frame in (others, places)])
+    told = pl.concat([frame.select(*sla_queries.NAMES) for frame in (others, places)])
     return {resource: (kind, name) for resource, kind, name in told.iter_rows()}
 
 

@@ -65,20 +65,14 @@ EVIDENCE: Schema = {
     "source": pl.UInt64(),
 }
 HELD: Schema = {"resource": pl.UInt64(), "start": TIME, "end": TIME}  # `end` absent while it lasts
-NAMES: Schema = {
-    "resource": pl.UInt64(),
-    "same_as": pl.UInt64(),
-    "kind": pl.String(),
-    "identity": pl.String(),
-    "name": pl.String(),
-}
+NAMES: Schema = {"resource": pl.UInt64(), "kind": pl.String(), "name": pl.String()}
 
 _HELD = [f"throttled_{cause}_seconds" for cause in THROTTLE_CAUSES[1:]]  # the power cap is no fault
 _DARK = next(value for value, name in GPU_STATES if name == "dark")
 _UNHEALTHY = max(value for value, _ in FABRIC_SUMMARIES)
 
 
-def padded(window: Window) -> Window:
+def _padded(window: Window) -> Window:
     return Window(window.start - MARGIN, window.end + MARGIN)
 
 
@@ -180,7 +174,7 @@ FROM
 GROUP BY resource, island, throttled
 ORDER BY resource, start
 """  # noqa: S608 - names from the catalogue and constants; values are bound
-    parameters = bounds_of(padded(window))
+    parameters = bounds_of(_padded(window))
     return reader.query(sql, parameters if gpus is None else {**parameters, "gpus": list(gpus)}, STRETCHES)
 
 
@@ -252,8 +246,7 @@ def read_names(reader: Reader, resources: Sequence[int]) -> pl.DataFrame:
     if not resources:
         return pl.DataFrame(schema=dict(NAMES))
     sql = """
-SELECT resource, argMax(same_as, valid_from) AS same_as, argMax(toString(kind), valid_from) AS kind,
-    argMax(identity, valid_from) AS identity, argMax(name, valid_from) AS name
+SELECT resource, argMax(toString(kind), valid_from) AS kind, argMax(name, valid_from) AS name
 FROM places
 WHERE resource IN {resources:Array(UInt64)}
 GROUP BY resource
