@@ -10,30 +10,26 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-import polars as pl
 from clickhouse_connect.driver.client import Client
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from kvandal.frozen_chain import FrozenChain, checked_chain
 from reports.publishing.documents import changes_between, digest, json_text
 from reports.publishing.freezing import (
     Approval,
     ForgedError,
     FrozenReport,
     check,
-    check_chain,
     check_files,
     evidence_of,
     fingerprint,
     freeze,
     read_json,
-    stored_text,
 )
 from reports.publishing.html import render_html
 from reports.publishing.pdf import render_pdf
 from reports.publishing.publication import Change, Language, Publication, Seal
 from reports.publishing.sheets import render_csv, render_xlsx
-from storage.frozen import FrozenRow, read_chain, read_restatements, write_frozen
-from storage.reader import Reader
 
 _FROZEN_SUFFIX = ".frozen.json"
 _FROZEN_MODE = 0o444
@@ -84,19 +80,18 @@ class Published:
     frozen: FrozenReport | None = None
 
 
-def publish(client: Client, publication: Publication, request: PublishRequest, *, now: datetime) -> Published:
-    """Write a publication's files; freeze it where that is asked for.
+def publish(chain: FrozenChain, publication: Publication, request: PublishRequest, *, now: datetime) -> Published:
+    """Write a publication's files; freeze it, at the end of the chain, where that is asked for.
 
     Raises FrozenMonthError where figures of a frozen period moved and no reason is given, ForgedError where the chain
     does not hold, ValueError, StoreUnavailableError (the call may be repeated), StoreRefusedError, OSError.
     """
-    reader = Reader(client)
     request = replace(request, out=request.out / publication.folder)
-    earlier = frozen_of(read_restatements(reader, publication.series, publication.period.text))
     if request.freezing is None:
+        earlier = chain.unchecked_restatements(publication)
         paths = write_files(publication, request)
         return Published(paths=paths, sentences=[*_evidence_sentence(publication), *_standing(publication, earlier)])
-    return _freeze(client, publication, request, request.freezing, now)
+    return _freeze(chain, publication, request, request.freezing, now)
 
 
 def _evidence_sentence(publication: Publication) -> Iterator[str]:
@@ -135,16 +130,13 @@ def _rendered(publication: Publication, form: Format, language: Language, seal: 
 
 
 def _freeze(
-    client: Client,
+    chain: FrozenChain,
     publication: Publication,
     request: PublishRequest,
     freezing: FreezeRequest,
     now: datetime,
 ) -> Published:
-    chain = frozen_of(read_chain(Reader(client)))
-    check_chain(chain)
-    # By what is signed: who may write to the table could have given a row another period, and nobody would miss it.
-    earlier = [held for held in chain if _is_of(held, publication)]
+    earlier = chain.restatements(publication)
     approval = _approval(publication, freezing, earlier, now)
     if approval is None:
         last = earlier[-1]
@@ -160,19 +152,14 @@ def _freeze(
     mark = f"-r{approval.restatement}"
     files = {**render(publication, request, seal, mark), **_evidence(publication)}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    frozen = freeze(publication, approval, digests, chain[-1] if chain else None, freezing.key)
+    frozen = freeze(publication, approval, digests, chain.reports[-1] if chain.reports else None, freezing.key)
     envelope = f"{publication.report}-{publication.period.text}{mark}{_FROZEN_SUFFIX}"
     files[envelope] = json_text(frozen.document()).encode()
     drafts = _drafted(request.out, files)
-    write_frozen(client, _row(frozen, approval))
+    chain.add(frozen, approval)
     paths = [_sealed(draft, path) for draft, path in drafts]
     sentences = [*_evidence_sentence(publication), *_frozen_sentences(frozen), *change_lines(approval.changes)]
     return Published(paths=[path for path in paths if path.parent == request.out], sentences=sentences, frozen=frozen)
-
-
-def _is_of(frozen: FrozenReport, publication: Publication) -> bool:
-    record = frozen.record
-    return (record["report"], record["period"]["text"]) == (publication.series, publication.period.text)
 
 
 def _approval(
@@ -242,53 +229,6 @@ def _standing(publication: Publication, earlier: Sequence[FrozenReport]) -> list
     return [f"this is a draft: {last.title} is frozen, and {len(changes)} values moved since"]
 
 
-# The store ------------------------------------------------------------------------------------------------------------
-
-
-def frozen_of(rows: pl.DataFrame) -> list[FrozenReport]:
-    """Rows of the table as frozen reports; ForgedError for a record that is no JSON."""
-    return [_frozen(row) for row in rows.iter_rows(named=True)]
-
-
-def _frozen(row: Mapping[str, str]) -> FrozenReport:
-    try:
-        record = read_json(row["record"])
-    except ForgedError as error:
-        raise ForgedError(f"the record of frozen report {row['sequence']} does not hold: {error}") from error
-    if not isinstance(record, dict):
-        raise ForgedError(f"the record of frozen report {row['sequence']} is no record")
-    return FrozenReport(record=record, hash=row["hash"], signature=row["signature"], public_key=row["public_key"])
-
-
-def _row(frozen: FrozenReport, approval: Approval) -> FrozenRow:
-    record = frozen.record
-    return FrozenRow(
-        sequence=frozen.sequence,
-        report=record["report"],
-        site=record["site"],
-        period=record["period"]["text"],
-        restatement=approval.restatement,
-        approver=approval.approver,
-        frozen_at=approval.frozen_at,
-        previous=record["previous"],
-        hash=frozen.hash,
-        signature=frozen.signature,
-        public_key=frozen.public_key,
-        record=stored_text(frozen),
-    )
-
-
-def frozen_lines(client: Client, *, trusted: Sequence[str] = ()) -> list[str]:
-    """A line for each frozen report; ForgedError where the chain does not hold."""
-    chain = frozen_of(read_chain(Reader(client)))
-    check_chain(chain, trusted=trusted)
-    return [
-        f"{frozen.sequence:>4}  {frozen.title}, {frozen.record['site']}, approved by {frozen.record['approver']} "
-        f"at {frozen.record['frozen_at']}, key {fingerprint(frozen.public_key)}, {frozen.hash[:16]}"
-        for frozen in chain
-    ]
-
-
 # Verifying ------------------------------------------------------------------------------------------------------------
 
 
@@ -348,8 +288,7 @@ def _name_in(folder: Path, path: Path) -> str:
 
 
 def _place_in_chain(frozen: FrozenReport, client: Client, trusted: Sequence[str]) -> str:
-    chain = frozen_of(read_chain(Reader(client)))
-    check_chain(chain, trusted=trusted)
+    chain = checked_chain(client, trusted=trusted)
     if not any(held.hash == frozen.hash for held in chain):
         raise ForgedError(f"{frozen.title} is not in the store's chain: it was removed there, or never was in it")
     later = [held for held in chain if _same_report(held, frozen) and held.sequence > frozen.sequence]

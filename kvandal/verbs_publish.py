@@ -87,6 +87,7 @@ def write_publications(
 
     Raises FrozenMonthError, which tells of all that are frozen and moved, when the others are written.
     """
+    from kvandal.frozen_chain import FrozenChain
     from kvandal.publishing import FrozenMonthError, PublishRequest, parse_formats, parse_languages, publish
     from storage.reader import Reader
 
@@ -98,10 +99,10 @@ def write_publications(
         raise click.UsageError("--approver, --key and --restate go with --freeze")
     refused = []
     with closing(connected(url, user)) as client:
-        now = datetime.now(UTC)
+        now, chain = datetime.now(UTC), FrozenChain(client)
         for publication in build(Reader(client), bounds, now):
             try:
-                published = publish(client, publication, request, now=now)
+                published = publish(chain, publication, request, now=now)
             except FrozenMonthError as error:
                 refused.append(str(error))
                 continue
@@ -164,7 +165,7 @@ def verify_report(*, file: Path, keys: tuple[Path, ...], chain: bool, url: str |
 @store_options
 def list_frozen(*, keys: tuple[Path, ...], url: str | None, user: str | None) -> None:
     """List every frozen report after checking the whole chain."""
-    from kvandal.publishing import frozen_lines
+    from kvandal.frozen_chain import frozen_lines
     from reports.publishing.freezing import ForgedError
 
     try:

@@ -12,14 +12,13 @@ from clickhouse_connect.driver.client import Client
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from kvandal.cli import main
+from kvandal.frozen_chain import FrozenChain, frozen_lines, frozen_of
 from kvandal.publishing import (
     Format,
     FreezeRequest,
     FrozenMonthError,
     Published,
     PublishRequest,
-    frozen_lines,
-    frozen_of,
     publish,
     verify,
 )
@@ -67,20 +66,20 @@ def alter(store: Client, change: str) -> None:
 
 def test_a_frozen_month_cannot_change(store: Client, tmp_path: Path, key: Path) -> None:
     out = tmp_path / "out"
-    first = publish(store, with_meter(10.0), asked(out, key, formats=ALL), now=NOW)
+    first = publish(FrozenChain(store), with_meter(10.0), asked(out, key, formats=ALL), now=NOW)
     assert {path.name for path in first.paths} == {
         f"example-2026-10-r1.{ending}" for ending in ("html", "pdf", "csv", "xlsx", "json", "frozen.json")
     }
     assert {path.stat().st_mode & 0o777 for path in first.paths} == {0o444}
-    again = publish(store, with_meter(10.0), asked(out, key), now=NOW)
+    again = publish(FrozenChain(store), with_meter(10.0), asked(out, key), now=NOW)
     assert (again.paths, again.sentences) == (
         (),
         ["nothing moved: example 2026-10 restatement 1 still holds"],
     )
     with pytest.raises(FrozenMonthError, match=r"meter heat meter: 10 to 12\.5 MWh \(\+2\.5 MWh\).*--restate REASON"):
-        publish(store, with_meter(12.5), asked(out, key), now=NOW)
+        publish(FrozenChain(store), with_meter(12.5), asked(out, key), now=NOW)
     assert len(read_chain(Reader(store))) == 1
-    draft = publish(store, with_meter(12.5), PublishRequest(out=out, formats=ALL), now=NOW)
+    draft = publish(FrozenChain(store), with_meter(12.5), PublishRequest(out=out, formats=ALL), now=NOW)
     assert draft.sentences == ["this is a draft: example 2026-10 restatement 1 is frozen, and 2 values moved since"]
     # The draft has names of its own: the frozen files are whole.
     assert verify(out / "example-2026-10-r1.pdf", trusted=[read_public_key(Path(f"{key}.pub"))])
@@ -89,9 +88,12 @@ def test_a_frozen_month_cannot_change(store: Client, tmp_path: Path, key: Path) 
 def test_a_late_correction_is_a_restatement_that_names_the_meter_and_the_delta(
     store: Client, tmp_path: Path, key: Path
 ) -> None:
-    publish(store, with_meter(10.0), asked(tmp_path, key), now=NOW)
+    publish(FrozenChain(store), with_meter(10.0), asked(tmp_path, key), now=NOW)
     second = publish(
-        store, with_meter(12.5), asked(tmp_path, key, "The calibration was late.", (Format.JSON, Format.HTML)), now=NOW
+        FrozenChain(store),
+        with_meter(12.5),
+        asked(tmp_path, key, "The calibration was late.", (Format.JSON, Format.HTML)),
+        now=NOW,
     )
     assert second.frozen is not None
     record = second.frozen.record
@@ -119,28 +121,30 @@ def test_a_late_correction_is_a_restatement_that_names_the_meter_and_the_delta(
     ],
 )
 def test_a_forged_row_is_found(store: Client, tmp_path: Path, key: Path, column: str, value: str, message: str) -> None:
-    publish(store, with_meter(10.0), asked(tmp_path, key), now=NOW)
+    publish(FrozenChain(store), with_meter(10.0), asked(tmp_path, key), now=NOW)
     assert len(frozen_lines(store)) == 1
     alter(store, f"UPDATE {column} = {value} WHERE sequence = 1")
     with pytest.raises(ForgedError, match=message):
         frozen_lines(store)
     with pytest.raises(ForgedError, match=message):  # nothing more is chained to it
-        publish(store, november(with_meter(11.0)), asked(tmp_path, key), now=NOW.replace(month=12))
+        publish(FrozenChain(store), november(with_meter(11.0)), asked(tmp_path, key), now=NOW.replace(month=12))
 
 
 def test_a_row_that_is_given_another_period_does_not_free_its_own(store: Client, tmp_path: Path, key: Path) -> None:
-    publish(store, with_meter(10.0), asked(tmp_path, key), now=NOW)
+    publish(FrozenChain(store), with_meter(10.0), asked(tmp_path, key), now=NOW)
     alter(store, "UPDATE period = '2025-01', report = 'other', restatement = 7 WHERE sequence = 1")
     with pytest.raises(FrozenMonthError, match="example 2026-10 restatement 1 is frozen"):
-        publish(store, with_meter(99.0), asked(tmp_path / "anew", key), now=NOW)
+        publish(FrozenChain(store), with_meter(99.0), asked(tmp_path / "anew", key), now=NOW)
     assert len(read_chain(Reader(store))) == 1
 
 
 def test_a_draft_says_that_what_was_frozen_was_forged(store: Client, tmp_path: Path, key: Path) -> None:
-    publish(store, with_meter(10.0), asked(tmp_path, key), now=NOW)
+    publish(FrozenChain(store), with_meter(10.0), asked(tmp_path, key), now=NOW)
     alter(store, 'UPDATE record = \'{"report":"example"}\' WHERE sequence = 1')
     with pytest.raises(ForgedError, match="has no sequence"):
-        publish(store, with_meter(10.0), PublishRequest(out=tmp_path / "draft", formats=[Format.JSON]), now=NOW)
+        publish(
+            FrozenChain(store), with_meter(10.0), PublishRequest(out=tmp_path / "draft", formats=[Format.JSON]), now=NOW
+        )
 
 
 def test_a_link_in_the_folder_leads_no_report_out_of_it(store: Client, tmp_path: Path) -> None:
@@ -149,14 +153,14 @@ def test_a_link_in_the_folder_leads_no_report_out_of_it(store: Client, tmp_path:
     out.mkdir()
     for name in ("example-2026-10.json.part", "example-2026-10.json"):
         (out / name).symlink_to(victim)
-    published = publish(store, with_meter(10.0), PublishRequest(out=out, formats=[Format.JSON]), now=NOW)
+    published = publish(FrozenChain(store), with_meter(10.0), PublishRequest(out=out, formats=[Format.JSON]), now=NOW)
     assert victim.read_text() == "kept"
     assert not published.paths[0].is_symlink()
 
 
 def test_a_row_that_was_removed_is_missed(store: Client, tmp_path: Path, key: Path) -> None:
-    publish(store, with_meter(10.0), asked(tmp_path, key), now=NOW)
-    publish(store, november(with_meter(11.0)), asked(tmp_path, key), now=NOW)
+    publish(FrozenChain(store), with_meter(10.0), asked(tmp_path, key), now=NOW)
+    publish(FrozenChain(store), november(with_meter(11.0)), asked(tmp_path, key), now=NOW)
     alter(store, "DELETE WHERE sequence = 2")
     assert len(frozen_lines(store)) == 1  # the chain alone cannot know that it was longer, but every file of it can
     with pytest.raises(ForgedError, match="is not in the store's chain"):
@@ -169,12 +173,26 @@ def test_a_row_that_was_removed_is_missed(store: Client, tmp_path: Path, key: Pa
 def test_of_two_reports_that_are_frozen_at_once_one_is_told_to_try_again(
     store: Client, tmp_path: Path, key: Path
 ) -> None:
-    one = publish(store, with_meter(10.0), asked(tmp_path, key), now=NOW)
+    one = publish(FrozenChain(store), with_meter(10.0), asked(tmp_path, key), now=NOW)
     place = row_of(one, sequence=1)
     write_frozen(store, place)  # the same once more: an insert that was tried again
     with pytest.raises(PlaceTakenError, match="freeze again"):
         write_frozen(store, replace(place, hash="ab" * 32))
     assert len(read_chain(Reader(store))) == 1
+
+
+def test_a_chain_that_was_read_once_takes_many_reports_and_notices_who_else_freezes(
+    store: Client, tmp_path: Path, key: Path
+) -> None:
+    chain, asking = FrozenChain(store), asked(tmp_path, key)
+    first = [publish(chain, one, asking, now=NOW) for one in (with_meter(10.0), november(with_meter(11.0)))]
+    assert [one.frozen and one.frozen.sequence for one in first] == [1, 2]
+    assert len(frozen_lines(store)) == 2
+    of_one, of_another = (replace(with_meter(9.0), party=party) for party in ("one", "another"))
+    publish(FrozenChain(store), of_one, asked(tmp_path / "elsewhere", key), now=NOW)
+    with pytest.raises(PlaceTakenError, match="as number 3 meanwhile; freeze again"):
+        publish(chain, of_another, asked(tmp_path / "another", key), now=NOW)
+    assert len(frozen_lines(store)) == 3
 
 
 def row_of(published: Published, *, sequence: int) -> FrozenRow:
@@ -191,14 +209,14 @@ def row_of(published: Published, *, sequence: int) -> FrozenRow:
 def test_a_report_of_a_month_that_is_not_over_is_not_frozen(store: Client, tmp_path: Path, key: Path) -> None:
     open_month = replace(with_meter(10.0), complete=False)
     with pytest.raises(ValueError, match="2026-10 is not over; it can be frozen from 1 November 2026 00:00 on"):
-        publish(store, open_month, asked(tmp_path, key), now=NOW)
+        publish(FrozenChain(store), open_month, asked(tmp_path, key), now=NOW)
     assert read_chain(Reader(store)).is_empty()
 
 
 def test_files_of_a_frozen_report_are_never_overwritten(store: Client, tmp_path: Path, key: Path) -> None:
     (tmp_path / "example-2026-10-r1.json").write_text("somebody else's")
     with pytest.raises(FileExistsError, match="never overwritten"):
-        publish(store, with_meter(10.0), asked(tmp_path, key), now=NOW)
+        publish(FrozenChain(store), with_meter(10.0), asked(tmp_path, key), now=NOW)
     assert read_chain(Reader(store)).is_empty()
 
 
@@ -235,11 +253,11 @@ def test_the_verbs_freeze_list_and_verify(door: DoorUnderTest, tmp_path: Path) -
 
 def test_a_chain_signed_by_two_approvers_is_checked_against_both_keys(store: Client, tmp_path: Path, key: Path) -> None:
     other = Ed25519PrivateKey.generate()
-    publish(store, with_meter(10.0), asked(tmp_path, key), now=NOW)
+    publish(FrozenChain(store), with_meter(10.0), asked(tmp_path, key), now=NOW)
     request = asked(tmp_path, key)
     assert request.freezing is not None
     second = replace(request, freezing=replace(request.freezing, key=other))
-    publish(store, november(with_meter(11.0)), second, now=NOW)
+    publish(FrozenChain(store), november(with_meter(11.0)), second, now=NOW)
     both = [public_text(other.public_key()), read_public_key(Path(f"{key}.pub"))]
     assert len(frozen_lines(store, trusted=both)) == 2
     with pytest.raises(ForgedError, match="not one that you trust"):

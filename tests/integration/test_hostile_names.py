@@ -23,6 +23,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from dashboards.preview import write_previews
+from kvandal.frozen_chain import FrozenChain
 from kvandal.logs import FieldFormatter
 from kvandal.publishing import Format, PublishRequest, publish
 from reports.efficiency import write_efficiency_report
@@ -180,8 +181,8 @@ def write_everything(
         agree(client, site, parties)
         month = Period.parse(f"{site.period.start:%Y-%m}", "UTC")
         request = PublishRequest(out=folder, formats=list(Format), languages=(Language.ENGLISH,))
-        publish(client, read_heat_publication(reader, site.period, site.now), request, now=site.now)
-        publish(client, read_sustainability_publication(reader, month, site.now), request, now=site.now)
+        publish(FrozenChain(client), read_heat_publication(reader, site.period, site.now), request, now=site.now)
+        publish(FrozenChain(client), read_sustainability_publication(reader, month, site.now), request, now=site.now)
     asker = door.address("reports")
     settings = {"KVANDAL_STORE_URL": asker.url, "KVANDAL_STORE_USER": asker.user}
     day, formats = f"{site.period.start:%Y-%m-%d}", ",".join(Format)

@@ -19,12 +19,12 @@ import polars as pl
 import pytest
 
 from catalogue import GPU
+from kvandal.frozen_chain import FrozenChain, frozen_lines
 from kvandal.publishing import (
     Format,
     FreezeRequest,
     FrozenMonthError,
     PublishRequest,
-    frozen_lines,
     publish,
     verify,
     write_files,
@@ -346,7 +346,8 @@ def test_each_customers_report_is_frozen_and_restated_by_itself(
     request = PublishRequest(out=tmp_path, formats=(Format.JSON, Format.HTML), freezing=freezing)
     with closing(connect(door.address())) as client:
         read = partial(sla_reading(None), Reader(client), period, now)
-        first = [publish(client, one, request, now=now) for one in read()]
+        chain = FrozenChain(client)
+        first = [publish(chain, one, request, now=now) for one in read()]
         assert [one.frozen.record["report"] for one in first if one.frozen] == [
             "sla " + HOSTILE, "sla Aurora", "sla-summary",
         ]  # fmt: skip
@@ -354,12 +355,12 @@ def test_each_customers_report_is_frozen_and_restated_by_itself(
         outage = longest_outage(own / f"sla-{period.text}-r1.json")
         bring(client, RegisterKind.EXCLUSIONS, [excluded(outage, site)])
         of_other, of_aurora, _ = read()
-        assert publish(client, of_other, request, now=now).sentences[0].startswith("nothing moved")
+        assert publish(chain, of_other, request, now=now).sentences[0].startswith("nothing moved")
         with pytest.raises(FrozenMonthError, match="exclusion force majeure left out of SLA-A: nothing to"):
-            publish(client, of_aurora, request, now=now)
+            publish(chain, of_aurora, request, now=now)
         assert verify(own / outage["evidence_file"], trusted=[public], client=client)
         again = replace(request, freezing=replace(freezing, reason="The grid company confirmed its fault."))
-        second = publish(client, of_aurora, again, now=now)
+        second = publish(chain, of_aurora, again, now=now)
         assert len(frozen_lines(client, trusted=[public])) == 4
         replaced = verify(own / f"sla-{period.text}-r1.frozen.json", trusted=[public], client=client)
     assert second.frozen is not None

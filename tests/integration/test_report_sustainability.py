@@ -11,6 +11,7 @@ from clickhouse_connect.driver.client import Client
 
 from catalogue import ResourceKind
 from collectors.simulator import SimulatorSource
+from kvandal.frozen_chain import FrozenChain
 from kvandal.importing import ImportRequest, import_register
 from kvandal.publishing import Format, FreezeRequest, FrozenMonthError, PublishRequest, publish, verify
 from kvandal.settings import ClientSettings, load_settings
@@ -86,18 +87,21 @@ def test_a_late_heat_meter_correction_is_restatement_2_and_names_the_meter_and_t
     freezing = FreezeRequest(approver="Sustainability Officer", key=read_private_key(key))
     both = (Language.ENGLISH, Language.NORWEGIAN)
     request = PublishRequest(out=tmp_path, formats=(Format.PDF, Format.JSON), languages=both, freezing=freezing)
-    first = publish(store, read(door.address("reports")), request, now=NOW)
+    first = publish(FrozenChain(store), read(door.address("reports")), request, now=NOW)
     assert len(first.paths) == 2 + 1 + 1  # a PDF in two languages, JSON, the record
 
     Writer(store).insert_rows("cooling", late, token="late")  # noqa: S106 - what the insert is known by
     corrected = read(door.address("reports"))
     with pytest.raises(FrozenMonthError, match="meter heat meter handed over: "):
-        publish(store, corrected, request, now=NOW)
+        publish(FrozenChain(store), corrected, request, now=NOW)
     because = FreezeRequest(
         approver="Sustainability Officer", key=read_private_key(key), reason="The heat meter's readings came late."
     )
     second = publish(
-        store, corrected, PublishRequest(out=tmp_path, formats=(Format.HTML, Format.PDF), freezing=because), now=NOW
+        FrozenChain(store),
+        corrected,
+        PublishRequest(out=tmp_path, formats=(Format.HTML, Format.PDF), freezing=because),
+        now=NOW,
     )
     assert second.frozen is not None
     changes = {change["key"]: change for change in second.frozen.record["changes"]}
