@@ -20,8 +20,8 @@ from reports.efficiency_energy import HallLine
 from reports.efficiency_figures import StateLine
 from reports.period import Period
 from reports.publishing.documents import digest
-from reports.publishing.parts import EVIDENCE_TEXT, meter_inputs, method_section, period_facts
-from reports.publishing.publication import Blank, Cards, Cell, Column, Input, Name, Publication, Seal, Section, Table
+from reports.publishing.parts import EVIDENCE_TEXT, meter_inputs, method_section, paged_publication, period_facts
+from reports.publishing.publication import Blank, Cards, Cell, Column, Input, Name, Publication, Section, Table
 from storage.reader import Reader
 
 
@@ -39,22 +39,15 @@ def _read(settings: EfficiencySettings, reader: Reader, period: Period, now: dat
 def efficiency_publication(report: EfficiencyReport) -> Publication:
     """Everything that the page says, with its tables as tables; pure."""
     facts = period_facts(report.period, cut_off=None, generated_at=report.generated_at, software=report.software)
-    return Publication(
-        report="efficiency",
+    return paged_publication(
+        report,
+        name="efficiency",
         kicker="Efficiency report",
-        site=Name(report.site),
-        period=report.period,
-        complete=report.complete,
-        generated_at=report.generated_at,
-        software=report.software,
-        summary=report.summary,
         facts=[fact for fact in facts if fact[0] != "Data cut-off"],
         sections=tuple(_sections(report)),
-        figures=report.kpis,
         document=document(report),
         inputs=tuple(_inputs(report)),
-        page=lambda seal: _own_page(report, seal),
-        problems=report.problems,
+        render_page=render_html,
     )
 
 
@@ -74,10 +67,6 @@ def _told(rows: pl.DataFrame) -> str:
     known = rows.drop(name for name in rows.columns if name.startswith("import_"))
     lines = sorted(digest([str(cell) for cell in row]) for row in known.iter_rows())
     return f"{len(lines)} lines ({digest(lines)[:12]})"
-
-
-def _own_page(report: EfficiencyReport, seal: Seal | None) -> str | None:
-    return render_html(report) if seal is None else None
 
 
 def _sections(report: EfficiencyReport) -> Iterator[Section]:
@@ -102,7 +91,7 @@ def _sections(report: EfficiencyReport) -> Iterator[Section]:
 
 
 def _hours(name: str, lines: Sequence[StateLine]) -> Table:
-    columns = (Column("State"), Column("GPU-hours", 1, numeric=True), Column("Share, %", 2, numeric=True))
+    columns = (Column("State"), _number("GPU-hours", 1), _share("Share, %", 2))
     rows = [(_capitalised(line.name), line.gpu_hours, 100 * line.share) for line in lines]
     return Table(key=name, title=name.capitalize(), columns=columns, rows=rows)
 
@@ -115,8 +104,8 @@ def _number(title: str, digits: int) -> Column:
     return Column(title, digits, numeric=True)
 
 
-def _share(title: str) -> Column:
-    return Column(title, 1, numeric=True, percentage=True)
+def _share(title: str, digits: int = 1) -> Column:
+    return Column(title, digits, numeric=True, percentage=True)
 
 
 def _jobs(jobs: pl.DataFrame) -> Table:

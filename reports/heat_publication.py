@@ -7,7 +7,7 @@ from reports.figures import JOULES_PER_MWH
 from reports.heat_report import HeatReport, HeatReportSettings, build_heat_report, document, read_heat, render_heat
 from reports.heat_statement import MeterEvidence
 from reports.period import Period
-from reports.publishing.parts import EVIDENCE_TEXT, meter_inputs, method_section, period_facts
+from reports.publishing.parts import EVIDENCE_TEXT, meter_inputs, method_section, paged_publication, period_facts
 from reports.publishing.publication import (
     Blank,
     Cards,
@@ -16,7 +16,6 @@ from reports.publishing.publication import (
     Name,
     Pairs,
     Publication,
-    Seal,
     Section,
     Table,
 )
@@ -31,29 +30,18 @@ def read_heat_publication(reader: Reader, period: Period, now: datetime) -> Publ
 
 def heat_publication(report: HeatReport) -> Publication:
     """Everything that the page says, with its tables as tables; pure."""
-    return Publication(
-        report="heat",
+    return paged_publication(
+        report,
+        name="heat",
         kicker="Heat report",
-        site=Name(report.site),
-        period=report.period,
-        complete=report.complete,
-        generated_at=report.generated_at,
-        software=report.software,
-        summary=report.summary,
         facts=period_facts(
             report.period, cut_off=report.cut_off, generated_at=report.generated_at, software=report.software
         ),
         sections=tuple(_sections(report)),
-        figures=report.kpis,
         document=document(report),
         inputs=meter_inputs(report.meters),
-        page=lambda seal: _own_page(report, seal),
-        problems=report.problems,
+        render_page=render_heat,
     )
-
-
-def _own_page(report: HeatReport, seal: Seal | None) -> str | None:
-    return render_heat(report) if seal is None else None
 
 
 def _sections(report: HeatReport) -> Iterator[Section]:
@@ -145,7 +133,7 @@ def _balances(report: HeatReport) -> Table:
     columns = (
         Column("Place"), Column("Level"), Column("In, MWh", 2, numeric=True), Column("Out, MWh", 2, numeric=True),
         Column("Residual, MWh", 2, numeric=True), Column("±, MWh", 2, numeric=True),
-        Column("Compared, %", 1, numeric=True), Column("Verdict"),
+        Column("Compared, %", 1, numeric=True, percentage=True), Column("Verdict"),
     )  # fmt: skip
     energies = ("in_joules", "out_joules", "residual_joules", "uncertainty_joules")
     rows = [
@@ -180,7 +168,7 @@ def _capacity(report: HeatReport) -> Table:
     columns = (
         Column("Feeder or hall"), Column("Kind"), Column("Rated, kW", 1, numeric=True),
         Column("15-minute peak, kW", 1, numeric=True), Column("Headroom, kW", 1, numeric=True),
-        Column("Seen whole, %", 1, numeric=True),
+        Column("Seen whole, %", 1, numeric=True, percentage=True),
     )  # fmt: skip
     rows = [
         (

@@ -1,18 +1,74 @@
 """Parts that the publications of several reports share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Any, Protocol, TypeVar
 
 import polars as pl
 
 from reports.figures import JOULES_PER_MWH, Definition, Kpi
 from reports.period import Period
-from reports.publishing.publication import Input, Name, Pairs, Section
+from reports.publishing.publication import Input, Name, Pairs, Publication, Section
 
 EVIDENCE_TEXT = (
     "± is the expanded uncertainty (k = 2). Observed is the share of the period in which readings came at their usual "
     "interval; from 99 % a figure counts as measured, from 95 % as measured with gaps, below as estimated."
 )
+
+
+class PagedReport(Protocol):
+    """What a report with a page of its own has in common with the others."""
+
+    @property
+    def site(self) -> str: ...
+    @property
+    def period(self) -> Period: ...
+    @property
+    def complete(self) -> bool: ...
+    @property
+    def generated_at(self) -> datetime: ...
+    @property
+    def software(self) -> str: ...
+    @property
+    def summary(self) -> str: ...
+    @property
+    def kpis(self) -> Sequence[Kpi]: ...
+    @property
+    def problems(self) -> Sequence[str]: ...
+
+
+Paged = TypeVar("Paged", bound=PagedReport)
+
+
+def paged_publication(
+    report: Paged,
+    *,
+    name: str,
+    kicker: str,
+    facts: Sequence[tuple[str, str]],
+    sections: Sequence[Section],
+    document: Mapping[str, Any],
+    inputs: Sequence[Input],
+    render_page: Callable[[Paged], str],
+) -> Publication:
+    """A report with a page of its own, which says that it is not frozen: a frozen one gets the page that all share."""
+    return Publication(
+        report=name,
+        kicker=kicker,
+        site=Name(report.site),
+        period=report.period,
+        complete=report.complete,
+        generated_at=report.generated_at,
+        software=report.software,
+        summary=report.summary,
+        facts=facts,
+        sections=sections,
+        figures=report.kpis,
+        document=document,
+        inputs=inputs,
+        page=lambda seal: render_page(report) if seal is None else None,
+        problems=report.problems,
+    )
 
 
 def period_facts(

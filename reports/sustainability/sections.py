@@ -258,7 +258,7 @@ def _registration(report: SustainabilityReport) -> Table:
 def _meters(report: SustainabilityReport) -> Table:
     columns = (
         Column("Meter"), Column("Role"), Column("Class"), Column("Calibrated"), Column("MWh", 2, numeric=True),
-        Column("Observed, %", 2, numeric=True), Column("Estimated, %", 2, numeric=True),
+        Column("Observed, %", 2, numeric=True, percentage=True), Column("Estimated, %", 2, numeric=True),
     )  # fmt: skip
     meters = report.of.energies.heat.meters.sort("role", "name")
     rows = [

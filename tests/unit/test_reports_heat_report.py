@@ -17,6 +17,7 @@ from reports.conservation import Verdict
 from reports.figures import Kpi, Quality, Role
 from reports.heat_account import HeatContract, HeatSettings
 from reports.heat_balances import Level, feeder_terms
+from reports.heat_publication import heat_publication
 from reports.heat_queries import FLEET_QUARTERS, LOOP_FACTS, MEMBERS, METER_FACTS
 from reports.heat_report import (
     HeatData,
@@ -29,6 +30,8 @@ from reports.heat_report import (
 )
 from reports.ledger import READINGS, SERIALS, Flag
 from reports.period import Period
+from reports.publishing.layout import laid_out
+from reports.publishing.publication import Language
 from reports.readings import TIME
 
 DAY = Period.parse("2026-10-05")
@@ -424,6 +427,14 @@ def test_hostile_names_cannot_break_the_page() -> None:
     page = render_heat(report_of(replace(data, site_name=evil)))
     assert "<script" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_no_page_rounds_what_was_seen_up_to_all_of_it(worked: HeatReport) -> None:
+    almost = replace(worked, capacity=[replace(line, coverage=0.99999) for line in worked.capacity])
+    page = laid_out(heat_publication(almost), Language.ENGLISH)
+    blocks = (block for section in page["sections"] for block in section["blocks"])
+    (rows,) = (block["rows"] for block in blocks if block.get("title") == "Feeders and halls")
+    assert {row[-1]["text"] for row in rows} == {"99.9"}
 
 
 def test_document_holds_every_figure_and_is_plain_json(worked: HeatReport) -> None:
