@@ -81,7 +81,7 @@ def every_verb(command: click.Command, name: str) -> Iterator[tuple[str, click.C
 
 
 @pytest.mark.parametrize(
-    ("name", "verb"), every_verb(main, "kvandal"), ids=lambda part: part if isinstance(part, str) else ""
+    ("name", "verb"), [*every_verb(main, "kvandal")], ids=lambda part: part if isinstance(part, str) else ""
 )
 def test_a_verb_is_given_all_that_its_function_asks_for(name: str, verb: click.Command) -> None:
     """An option that is asked for and not declared ends the verb with a traceback, whatever is typed."""
