@@ -11,8 +11,8 @@ from reports.efficiency_hours import Allocation, Health
 from reports.efficiency_power import Ramp, Steps, Swings
 from reports.figures import JOULES_PER_MWH, Definition, Evidence, Kpi
 from reports.readings import TIME, Schema
+from reports.sweep import HOUR_MS
 
-HOUR_MS = 3_600_000
 WATTS_PER_MEGAWATT = 1e6
 # Sums over a hundred thousand intervals carry rounding beyond these decimals.
 _DIGITS = 9

@@ -7,17 +7,12 @@ from typing import Any
 
 import polars as pl
 
-from reports.efficiency import (
-    JOULES_PER_KWH,
-    EfficiencyReport,
-    EfficiencySettings,
-    build_efficiency,
-    document,
-    read_efficiency,
-    render_html,
-)
+from reports.efficiency import EfficiencySettings, build_efficiency
 from reports.efficiency_energy import HallLine
 from reports.efficiency_figures import StateLine
+from reports.efficiency_page import EfficiencyReport, document, render_html
+from reports.efficiency_reading import read_efficiency
+from reports.figures import JOULES_PER_KWH
 from reports.period import Period
 from reports.publishing.documents import digest
 from reports.publishing.parts import EVIDENCE_TEXT, meter_inputs, method_section, paged_publication, period_facts

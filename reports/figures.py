@@ -15,6 +15,7 @@ from reports.accuracy import Accuracy, expanded, of_ratio, of_sum
 from reports.ledger import PEAK_COVERAGE, sum_of_known
 from reports.period import QUARTER_S, Period
 
+JOULES_PER_KWH = 3.6e6
 JOULES_PER_MWH = 3.6e9
 THIN_SPACE = "\u2009"  # between thousands, as ISO 80000-1 asks
 # From here on, power is easier to read in megawatts.

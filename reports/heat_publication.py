@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from reports.figures import JOULES_PER_MWH
-from reports.heat_report import HeatReport, HeatReportSettings, build_heat_report, document, read_heat, render_heat
+from reports.heat_page import HeatReport, document, render_heat
+from reports.heat_report import HeatReportSettings, build_heat_report, read_heat
 from reports.heat_statement import MeterEvidence
 from reports.period import Period
 from reports.publishing.parts import EVIDENCE_TEXT, meter_inputs, method_section, paged_publication, period_facts

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -25,12 +24,12 @@ from reports import (
     queries,
 )
 from reports.accuracy import expanded
-from reports.capacity import BoundaryLine, CapacityLine, Commissioning, Phase, PhaseLine
-from reports.figures import HEAT, JOULES_PER_MWH, Kpi, Role
+from reports.capacity import BoundaryLine, Commissioning, Phase
+from reports.figures import HEAT, Kpi, Role
+from reports.files import replace_text
 from reports.fluids import Fluid, FluidsUnavailableError, FluidTable, tabulate
 from reports.heat import GRID_S, LOOPS, OLDEST_S, HeatAccuracy, heat_quarters, uncertainty_joules
 from reports.heat_account import (
-    ContractLine,
     HeatAccount,
     HeatSettings,
     contract_lines,
@@ -38,18 +37,16 @@ from reports.heat_account import (
     key_figures,
 )
 from reports.heat_balances import ExpectedLosses, Level, between, fleet_energies, judge
-from reports.heat_statement import Statement, statements
+from reports.heat_page import HeatReport, document, render_heat
+from reports.heat_statement import statements
 from reports.period import Period, Span
-from reports.publishing.documents import figure_document, json_text, period_document, time_text
+from reports.publishing.documents import json_text
 from reports.readings import TIME, seconds
 from reports.register_facts import RegisterFacts, calibrated, overdue, read_register_facts
-from reports.render import Chart, digits_of_uncertainty, figure, number, percent, period_title, template_environment
+from reports.render import Chart, figure, percent, period_title
 from reports.site import CEILING_OVER_RATING, COUNTS_FROM_RATING, software
 from storage.reader import Reader
 
-SCHEMA_VERSION = "kvandal.heat/1"
-# A page lists this many balances of a level and this many flags; all are in the JSON.
-LINES_SHOWN = 12
 # Loops that are read less often than every 30 s are put on this grid.
 SLOW_GRID_S = 60
 
@@ -98,35 +95,6 @@ class HeatData:
     facts: RegisterFacts = field(default_factory=RegisterFacts)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class HeatReport:
-    """Everything that the page and the JSON say. `balances`: what `heat_balances.judge` gives, all levels.
-
-    `meters`: those of `HeatAccount`.
-    """
-
-    site: str
-    period: Period
-    cut_off: datetime | None
-    generated_at: datetime
-    software: str
-    summary: str
-    complete: bool
-    kpis: Sequence[Kpi]
-    chart: Chart
-    contracts: Sequence[ContractLine]
-    statements: Sequence[Statement]
-    meters: pl.DataFrame
-    balances: pl.DataFrame
-    peak: figures.Peak | None
-    peak_coverage: float
-    phases: Sequence[PhaseLine]
-    capacity: Sequence[CapacityLine]
-    boundaries: Sequence[BoundaryLine]
-    assumptions: Sequence[str]
-    problems: Sequence[str] = ()
-
-
 def write_heat_report(
     reader: Reader, period: Period, out_dir: Path, *, now: datetime, settings: HeatReportSettings | None = None
 ) -> Path:
@@ -139,14 +107,8 @@ def write_heat_report(
     report = build_heat_report(read_heat(reader, period, now), period, now=now, settings=settings)
     out_dir.mkdir(parents=True, exist_ok=True)
     path = out_dir / f"heat-{period.text}.html"
-    _replace(path.with_suffix(".json"), json_text(document(report)))
-    return _replace(path, render_heat(report))
-
-
-def _replace(path: Path, text: str) -> Path:
-    draft = path.with_suffix(path.suffix + ".part")
-    draft.write_text(text, encoding="utf-8")
-    return draft.replace(path)
+    replace_text(path.with_suffix(".json"), json_text(document(report)))
+    return replace_text(path, render_heat(report))
 
 
 # Reading -------------------------------------------------------------------------------------------------------------
@@ -460,83 +422,3 @@ def _assumptions(data: HeatData, heat: HeatAccount, settings: HeatReportSettings
     )
     yield "Losses that a balance may have are engineering ranges unless the site states its own."
     yield "Heat handed over is taken as reused outside; no avoided emissions are claimed for it."
-
-
-# Rendering -----------------------------------------------------------------------------------------------------------
-
-
-def render_heat(report: HeatReport) -> str:
-    """The page. Every text is escaped; only the chart, whose texts Vega has escaped, goes in as markup."""
-    environment = template_environment()
-    environment.filters |= {"power": _power, "precise": _precise}
-    template = environment.get_template("heat.html")
-    levels = [
-        (level, report.balances.filter(pl.col("level") == level.value).to_dicts())
-        for level in Level
-        if report.balances.filter(pl.col("level") == level.value).height
-    ]
-    return template.render(report=report, levels=levels, shown=LINES_SHOWN, title=period_title(report.period))
-
-
-def _power(watts: float | None) -> str:
-    """12.34 MW, 456.7 kW; a dash where it is absent."""
-    if watts is None:
-        return number(None)
-    scale, unit = (1e6, "MW") if abs(watts) >= figures.MEGAWATT_FROM_W else (1e3, "kW")
-    return f"{number(watts / scale)} {unit}"
-
-
-def _precise(value: float | None, plus_minus: float | None) -> str:
-    """A figure to the digit that its uncertainty leaves meaningful."""
-    return number(value, None if plus_minus is None else digits_of_uncertainty(plus_minus))
-
-
-def document(report: HeatReport) -> dict[str, Any]:
-    """All figures as one JSON document; times are RFC 3339, energies MWh, powers W, shares of 1."""
-    return {
-        "schema": SCHEMA_VERSION,
-        "site": report.site,
-        "period": period_document(report.period, complete=report.complete),
-        "generated_at": time_text(report.generated_at),
-        "cut_off": time_text(report.cut_off) if report.cut_off else None,
-        "software": report.software,
-        "figures": [figure_document(kpi) for kpi in report.kpis],
-        "contracts": [_plain(line) for line in report.contracts],
-        "statements": [_statement(statement) for statement in report.statements],
-        "balances": [_balance(row) for row in report.balances.iter_rows(named=True)],
-        "capacity": {
-            "peak": _plain(report.peak),
-            "coverage": report.peak_coverage,
-            "phases": [_plain(line) for line in report.phases],
-            "lines": [
-                {**_plain(line), "headroom_watts": line.headroom_watts, "used_share": line.used_share}
-                for line in report.capacity
-            ],
-            "boundaries": [_plain(line) for line in report.boundaries],
-        },
-        "assumptions": list(report.assumptions),
-        "problems": list(report.problems),
-    }
-
-
-def _statement(statement: Statement) -> dict[str, Any]:
-    return {**_plain(statement), "quality": statement.quality.value}
-
-
-def _balance(row: Mapping[str, Any]) -> dict[str, Any]:
-    shown = {name: value for name, value in row.items() if not name.endswith("_joules")}
-    energies = {
-        name.replace("_joules", "_mwh"): None if value is None else value / JOULES_PER_MWH
-        for name, value in row.items()
-        if name.endswith("_joules")
-    }
-    return shown | energies
-
-
-def _plain(record: Any) -> Any:  # noqa: ANN401 - any record of a report, as JSON has it
-    if isinstance(record, datetime):
-        return time_text(record)
-    if isinstance(record, tuple | list):
-        return [_plain(part) for part in record]
-    names = getattr(record, "__dataclass_fields__", None)
-    return {name: _plain(getattr(record, name)) for name in names} if names else record

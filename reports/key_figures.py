@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from reports import efficiency, heat_report, site
+from reports import efficiency, efficiency_reading, heat_report, site
 from reports.exposition import Figures
 from reports.period import Period, Span
 from storage.reader import Reader
@@ -14,7 +14,7 @@ def read_figures(reader: Reader, period: Period, now: datetime) -> Figures:
     span = period.span.value
     # A day is read whole, as days are kept, and not by the hour, as a page of it shows it.
     read = replace(period, span=Span.MONTH) if period.span is Span.DAY else period
-    of_fleet = efficiency.read_efficiency(reader, read, now)
+    of_fleet = efficiency_reading.read_efficiency(reader, read, now)
     of_site = site.build_report(of_fleet.site, read, now=now, counts=None, settings=site.ReportSettings())
     page = efficiency.build_efficiency(
         of_fleet, read, now=now, prices=None, tokens=None, settings=efficiency.EfficiencySettings()

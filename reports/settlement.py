@@ -14,10 +14,10 @@ from enum import StrEnum
 import polars as pl
 
 from reports.accuracy import expanded
+from reports.figures import JOULES_PER_KWH
 from reports.period import QUARTER, QUARTER_S, Period
 from reports.readings import TIME, Schema, expect, moment
 
-JOULES_PER_KWH = 3.6e6
 IMPORT = "import"
 
 SETTLEMENT: Schema = {  # as `storage.registers.read_register` gives it, and more

@@ -14,6 +14,7 @@ from reports.accuracy import Accuracy
 from reports.capacity_queries import read_rack_registers
 from reports.definitions import definitions, pue_category
 from reports.figures import HEAT, JOULES_PER_MWH, Account, Kpi, Quality, Role
+from reports.files import replace_text
 from reports.ledger import Flag
 from reports.period import Period
 from reports.readings import TIME
@@ -85,9 +86,7 @@ def write_site_report(
     report = build_report(data, period, now=now, counts=counts, settings=settings or ReportSettings())
     out_dir.mkdir(parents=True, exist_ok=True)
     path = out_dir / f"site-{period.text}.html"
-    draft = path.with_suffix(".html.part")
-    draft.write_text(render_html(report), encoding="utf-8")
-    return draft.replace(path)
+    return replace_text(path, render_html(report))
 
 
 def read_site(reader: Reader, period: Period, now: datetime) -> SiteData:

@@ -4,7 +4,7 @@
 customer's own contracts, units and outages.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fractions import Fraction
@@ -23,7 +23,7 @@ from reports.efficiency_hours import (
     unresolved,
 )
 from reports.efficiency_queries import FEEDS, Window
-from reports.figures import Definition, Evidence, Kpi
+from reports.figures import Kpi
 from reports.heat_queries import read_site_name
 from reports.ledger import TIME
 from reports.period import Period, Span
@@ -32,7 +32,7 @@ from reports.render import Chart
 from reports.site import software
 from reports.sla_account import Counts, Made, Sums, account_of, sums, sums_by
 from reports.sla_charts import budget_chart
-from reports.sla_definitions import definitions
+from reports.sla_figures import contract_figures
 from reports.sla_outages import Outage, Witnesses, outages_in
 from reports.sla_readings import gpu_states, read_seen
 from reports.sla_terms import Terms, UnitKind, excluded_by, terms_of
@@ -42,10 +42,7 @@ from storage.reader import Reader
 from storage.register_kinds import RegisterKind
 from storage.registers import read_register, store_clock
 
-HOUR_MS = 3_600_000
 _OF_PLACES = (RegisterKind.ALLOCATIONS, RegisterKind.MAINTENANCE, RegisterKind.EXCLUSIONS)
-NINES = 4  # decimals by which contracts tell nines apart: 99.99 % of a month is 4 minutes
-_AVAILABILITIES = ("technical", "contractual")
 # A larger kind of resource stands for all units below it, never the other way round.
 _RANKS = {kind: rank for rank, kind in enumerate(("gpu", "tray", "rack", "row", "hall", "site"))}
 
@@ -344,7 +341,7 @@ def _contract(data: SlaData, terms: Terms, covered: pl.DataFrame, made: Made, pe
         terms=terms,
         sums=whole,
         left_out_ms=dict(left_out.sort("cause").iter_rows()),
-        kpis=tuple(_kpis(terms, whole, credit, money, outages, sums_by(days, "part").values())),
+        kpis=tuple(contract_figures(terms, whole, credit, money, outages, sums_by(days, "part").values())),
         credit=credit,
         credit_money=money,
         units=units,
@@ -414,83 +411,6 @@ def by_part(account: pl.DataFrame, period: Period) -> pl.DataFrame:
         start=pl.max_horizontal("start", "since"), end=pl.min_horizontal("end", "until")
     )
     return met.filter(pl.col("start") < pl.col("end")).drop("since", "until").rename({"local": "time"})
-
-
-def _kpis(
-    terms: Terms,
-    whole: Sums,
-    credit: Fraction | None,
-    money: float | None,
-    outages: Sequence[Outage],
-    days: Iterable[Sums],
-) -> Iterator[Kpi]:
-    words = definitions()
-    share = whole.seen_share
-    evidence = None if share is None else Evidence(coverage=float(share), share_estimated=0.0)
-    nothing = "No unit was covered in the period."
-    highest = whole.technical_at_most
-    note = f"At most {_percent(highest)} % if all unknown time was good." if whole.health_ms[Health.UNKNOWN] else ""
-    yield _share_kpi(words["contractual"], whole.contractual, evidence, nothing, f"Agreed: {_percent(terms.target)} %.")
-    yield _share_kpi(words["technical"], whole.technical, evidence, nothing, note)
-    no_credit = "Credits are of whole months." if whole.total_ms else nothing
-    yield _share_kpi(words["credit"], credit, evidence, no_credit)
-    if terms.unit_price is not None:
-        of_money = evidence if money is not None else None
-        yield Kpi(words["credit_money"], money, terms.currency, of_money, no_credit, digits=2)
-    allowed = 1 - terms.target
-    if allowed == 0:
-        no_budget = "The target is 100 %: there is no budget."
-        yield Kpi(words["budget"], None, "", None, no_budget)
-        yield Kpi(words["burn"], None, "", None, no_budget)
-    else:
-        unavailable = None if whole.contractual is None else 1 - whole.contractual
-        spent = None if unavailable is None else unavailable / allowed
-        yield _share_kpi(words["budget"], spent, evidence, nothing, _left(whole, allowed))
-        worst = max((1 - day.contractual for day in days if day.contractual is not None), default=None)
-        burn = None if worst is None else float(worst / allowed)
-        yield Kpi(words["burn"], burn, "", None if burn is None else evidence, nothing, digits=_digits(burn))
-    yield from _reliability(words, whole, outages, evidence)
-
-
-def _left(whole: Sums, allowed: Fraction) -> str:
-    left_h = (allowed * (whole.up_ms + whole.down_ms) - whole.down_ms) / HOUR_MS
-    return f"{float(abs(left_h)):.1f} unit-hours {'left' if left_h >= 0 else 'over it'}."
-
-
-def _share_kpi(
-    words: Definition, share: Fraction | None, evidence: Evidence | None, reason: str, note: str = ""
-) -> Kpi:
-    if share is None:
-        return Kpi(words, None, words.unit, None, reason)
-    percentage = float(100 * share)
-    digits = NINES if words.key in _AVAILABILITIES and 99 < percentage < 100 else 2
-    return Kpi(words, percentage, words.unit, evidence, note=note, digits=digits)
-
-
-def _digits(value: float | None) -> int:
-    return 1 if value is not None and value >= 10 else 2
-
-
-def _percent(share: Fraction | None) -> str:
-    return "" if share is None else f"{float(100 * share):.4f}".rstrip("0").rstrip(".")
-
-
-def _reliability(
-    words: Mapping[str, Definition], whole: Sums, outages: Sequence[Outage], evidence: Evidence | None
-) -> Iterator[Kpi]:
-    failures = sum(outage.is_failure for outage in outages)
-    working_h = whole.working_ms / HOUR_MS
-    if failures:
-        mtbf_h = working_h / failures
-        yield Kpi(words["mtbf"], mtbf_h, "h", evidence, note=f"{failures} failures.", digits=_digits(mtbf_h))
-    else:
-        yield Kpi(words["mtbf"], None, "h", None, f"No failure in {working_h:,.0f} working hours of all units.")
-    repaired = [outage.phases.total for outage in outages if outage.phases]
-    if repaired:
-        mttr_h = sum(repaired, timedelta(0)) / len(repaired) / timedelta(hours=1)
-        yield Kpi(words["mttr"], mttr_h, "h", evidence, note=f"Mean of {len(repaired)} failures.", digits=2)
-    else:
-        yield Kpi(words["mttr"], None, "h", None, "No failure was seen from begin to end.")
 
 
 def _phase_lines(outages: Sequence[Outage]) -> Iterator[PhaseLine]:

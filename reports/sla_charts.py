@@ -6,9 +6,8 @@ from reports.efficiency_charts import labelled, stack
 from reports.efficiency_hours import Health
 from reports.period import Period
 from reports.sla_account import Counts
-from reports.sweep import milliseconds
+from reports.sweep import HOUR_MS, milliseconds
 
-_HOUR_MS = 3_600_000
 COLOURS = {"Counted": "#D55E00", "Excluded": "#56B4E9", "Not counted": "#9AA3AB"}
 
 
@@ -26,7 +25,7 @@ def budget_chart(days: pl.DataFrame, period: Period) -> str | None:
         .when(lost)
         .then(pl.lit("Not counted"))
     )
-    found = days.with_columns(kind=kind).group_by("time", "kind").agg(amount=milliseconds().sum() / _HOUR_MS)
+    found = days.with_columns(kind=kind).group_by("time", "kind").agg(amount=milliseconds().sum() / HOUR_MS)
     if found.filter(pl.col("kind").is_not_null()).is_empty():
         return None
     # Days on which all was up are days, too.

@@ -23,10 +23,11 @@ from reports.publishing.publication import (
     Words,
 )
 from reports.render import DASH
-from reports.sla import HOUR_MS, NINES, ContractReport, CustomerReport, SlaReport, build_sla, read_sla
+from reports.sla import ContractReport, CustomerReport, SlaReport, build_sla, read_sla
 from reports.sla_account import Sums
 from reports.sla_definitions import definitions
 from reports.sla_documents import customer_document, evidence_files, evidence_name, folder_name, summary_document
+from reports.sla_figures import NINES
 from reports.sla_outages import EvidenceRow, Outage
 from reports.sla_words import (
     COUNT_WORDS,
@@ -38,6 +39,7 @@ from reports.sla_words import (
     term_pairs,
     verdict,
 )
+from reports.sweep import HOUR_MS
 from storage.reader import Reader
 
 # A page lists this many units, outages and rows of evidence of a contract; the workbook and the JSON have all.

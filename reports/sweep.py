@@ -10,6 +10,7 @@ import polars as pl
 from storage.reader import TIME
 
 RESOURCE = ("resource",)
+HOUR_MS = 3_600_000
 
 
 def overlay(layers: Iterable[pl.DataFrame], keys: Sequence[str] = RESOURCE) -> pl.DataFrame:

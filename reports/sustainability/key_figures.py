@@ -7,7 +7,7 @@ from datetime import date
 import polars as pl
 
 from reports import figures, heat_account
-from reports.figures import JOULES_PER_MWH, Evidence, Kpi, Role, Total
+from reports.figures import JOULES_PER_KWH, JOULES_PER_MWH, Evidence, Kpi, Role, Total
 from reports.period import Period, Span
 from reports.sustainability import books
 from reports.sustainability.books import Certificate, Entry, Fact, Factor
@@ -89,7 +89,7 @@ def total(of: Window, role: Role) -> Total:
 def _with_backup(site: Total, backup: Entry) -> Total:
     if site.joules is None or not backup.value:
         return site
-    return replace(site, joules=site.joules + backup.value * 3.6e6)
+    return replace(site, joules=site.joules + backup.value * JOULES_PER_KWH)
 
 
 def _backup_note(backup: Entry) -> str:
@@ -139,7 +139,7 @@ def _pue(of: Window, backup: Entry) -> Kpi:
     it = total(of, Role.IT)
     if kpi.value is None or not it.joules:
         return kpi
-    value = kpi.value + (backup.value or 0.0) * 3.6e6 / it.joules
+    value = kpi.value + (backup.value or 0.0) * JOULES_PER_KWH / it.joules
     return replace(kpi, value=value, note=" ".join(text for text in (note, kpi.note) if text))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from reports.efficiency import read_efficiency, write_efficiency_report
+from reports.efficiency import write_efficiency_report
 from reports.efficiency_hours import Allocation
 from reports.efficiency_queries import (
     CLOCK_FLOOR_HERTZ,
@@ -22,6 +22,7 @@ from reports.efficiency_queries import (
     Window,
     read_outlying_windows,
 )
+from reports.efficiency_reading import read_efficiency
 from simulation.truth import GpuCondition
 from storage.client import connect
 from storage.job_energy import JobEnergyKeeper

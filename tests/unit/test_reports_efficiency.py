@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reports.accuracy import Accuracy
-from reports.efficiency import part_of
 from reports.efficiency_definitions import definitions
 from reports.efficiency_energy import halls, itue, tue
 from reports.efficiency_figures import (
@@ -47,6 +46,7 @@ from reports.efficiency_queries import (
     windows_of,
 )
 from reports.efficiency_racks import fluid_tables, rack_cooling
+from reports.efficiency_reading import part_of
 from reports.efficiency_stragglers import deviations, slow_gpus
 from reports.figures import Account, Evidence, Kpi, Quality, Role
 from reports.period import Period

@@ -17,17 +17,10 @@ from reports.conservation import Verdict
 from reports.figures import Kpi, Quality, Role
 from reports.heat_account import HeatContract, HeatSettings
 from reports.heat_balances import Level, feeder_terms
+from reports.heat_page import HeatReport, document, render_heat
 from reports.heat_publication import heat_publication
 from reports.heat_queries import FLEET_QUARTERS, LOOP_FACTS, MEMBERS, METER_FACTS
-from reports.heat_report import (
-    HeatData,
-    HeatReport,
-    HeatReportSettings,
-    build_heat_report,
-    document,
-    loop_heat,
-    render_heat,
-)
+from reports.heat_report import HeatData, HeatReportSettings, build_heat_report, loop_heat
 from reports.ledger import READINGS, SERIALS, Flag
 from reports.period import Period
 from reports.publishing.layout import laid_out
