@@ -22,7 +22,7 @@ from dashboards.macros import ALL
 from dashboards.preview import PAGE_WIDTH, draw_page, every_dashboard, range_of, range_text
 from dashboards.preview_links import ServedLinks, Values
 from storage.client import StoreAddress, StoreRefusedError, StoreUnavailableError, connect
-from storage.door import is_local_name
+from storage.reception import is_local_name
 
 _log = logging.getLogger(__name__)
 

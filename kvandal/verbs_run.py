@@ -329,7 +329,8 @@ def store(*, data: Path, broker: str, port: int, keep_days: int, host: str, cert
     from kvandal.fault import Fault
     from kvandal.serving import stop_on_signals
     from kvandal.store import StoreOptions, run_store
-    from storage.door import DoorCertificate, read_passwords
+    from storage.door import DoorCertificate
+    from storage.reception import read_passwords
 
     settings = load_settings(
         IngestSettings,

@@ -16,10 +16,7 @@ from reports.capacity import Commissioning
 from reports.efficiency_definitions import definitions
 from reports.efficiency_energy import by_key, cer, halls, itue, tue
 from reports.efficiency_figures import StateLine
-from reports.efficiency_hours import (
-    Allocation,
-    Health,
-)
+from reports.efficiency_hours import Allocation, Health
 from reports.efficiency_lemons import judge_nodes
 from reports.efficiency_page import EfficiencyReport, KpiGroup, document, render_html
 from reports.efficiency_power import steps, swings

@@ -10,16 +10,7 @@ from reports import efficiency_queries as queries
 from reports import fleet_days
 from reports import site as site_page
 from reports.efficiency_figures import PARTS
-from reports.efficiency_hours import (
-    HOURS,
-    OUTAGES,
-    gpu_hours,
-    maintained,
-    members_of,
-    openings,
-    outages_of,
-    unresolved,
-)
+from reports.efficiency_hours import HOURS, OUTAGES, gpu_hours, maintained, members_of, openings, outages_of, unresolved
 from reports.efficiency_queries import Window
 from reports.fleet_days import KeptDays, KeptTable
 from reports.period import Period

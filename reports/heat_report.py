@@ -29,13 +29,7 @@ from reports.figures import HEAT, Kpi, Role
 from reports.files import replace_text
 from reports.fluids import Fluid, FluidsUnavailableError, FluidTable, tabulate
 from reports.heat import GRID_S, LOOPS, OLDEST_S, HeatAccuracy, heat_quarters, uncertainty_joules
-from reports.heat_account import (
-    HeatAccount,
-    HeatSettings,
-    contract_lines,
-    heat_account,
-    key_figures,
-)
+from reports.heat_account import HeatAccount, HeatSettings, contract_lines, heat_account, key_figures
 from reports.heat_balances import ExpectedLosses, Level, between, fleet_energies, judge
 from reports.heat_page import HeatReport, document, render_heat
 from reports.heat_statement import statements

@@ -12,16 +12,7 @@ from fractions import Fraction
 import polars as pl
 
 from reports import efficiency_queries, sla_queries
-from reports.efficiency_hours import (
-    OUTAGES,
-    Health,
-    endings,
-    maintained,
-    members_of,
-    openings,
-    outages_of,
-    unresolved,
-)
+from reports.efficiency_hours import OUTAGES, Health, endings, maintained, members_of, openings, outages_of, unresolved
 from reports.efficiency_queries import FEEDS, Window
 from reports.figures import Kpi
 from reports.heat_queries import read_site_name

@@ -6,13 +6,6 @@ first byte leaves (so an error always has its own status), which is why every ro
 """
 
 import argparse
-import email.parser
-import email.policy
-import gzip
-import hashlib
-import hmac
-import io
-import ipaddress
 import json
 import logging
 import math
@@ -25,84 +18,30 @@ import sys
 import threading
 import time
 import uuid
-import zlib
-from base64 import b64decode
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from email.message import Message
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Protocol, Self, cast
+from typing import Self, cast
 from urllib.parse import parse_qsl, urlsplit
 
-from storage.engine import (
-    Answer,
-    Engine,
-    EngineUnavailableError,
-    ErrorCode,
-    Handle,
-    HandlePool,
-    ParsedStatement,
-    PoolExhaustedError,
-    QueryRefusedError,
-    quote_identifier,
-)
-from storage.revision import CUSTOM_SERIALIZATION, UnknownTypeError, with_revision
-from storage.roles import (
-    Role,
-    RoleName,
-    StatementKind,
-    Verdict,
-    check_format,
-    check_setting,
-    judge_statement,
-    make_role,
-)
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+from storage.desk import Call, Desk
+from storage.door_request import CHUNK_BYTES, Body, decode_body, read_form
+from storage.engine import Answer, Engine, EngineUnavailableError, ErrorCode, QueryRefusedError, quote_identifier
+from storage.reception import Reception, is_local_name, is_loopback, is_no_other_site, read_credentials, read_passwords
+from storage.roles import Role, RoleName, make_role
 
 _log = logging.getLogger(__name__)
 
-QUERY_BYTES = 1 << 20  # of SQL text; the handles' max_query_size is the same
-_HEAD_BYTES = 64 << 10  # an INSERT has to show where its data begin within this
-_CHUNK_BYTES = 1 << 20  # handed to the engine at a time
 _DRAIN_BYTES = 64 << 20  # read away after an error, so that the client gets to read it; beyond, the connection closes
 _CONNECTIONS = 128
-_PARSERS = 2  # parsing takes about 1 ms
-_WAIT_S = 10.0  # for a free handle, before a query is turned away
-_CLOSE_WAIT_S = 10.0
 _IDLE_TIMEOUT_S = 60.0
 # Within this a connection has to say who it is, however busily it sends: otherwise a few that drip keep all others out.
 _STRANGER_S = 60.0
 _DISPLAY_NAME = "kvandal"
-_DEFAULT_FORMAT = "TabSeparated"
-# They concern the transport, or what a server does between queries, and change no result.
-_IGNORED_PARAMS = frozenset(
-    {
-        "add_http_cors_header",
-        "buffer_size",
-        "cancel_http_readonly_queries_on_client_close",
-        "client_protocol_version",
-        "compress",
-        "enable_http_compression",
-        "http_headers_progress_interval_ms",
-        "http_zlib_compression_level",
-        "log_queries",
-        "quota_key",
-        "role",
-        "send_progress_in_http_headers",
-        "session_check",
-        "session_id",
-        "session_timeout",
-        "wait_end_of_query",
-    }
-)
-_OWN_PARAMS = frozenset({"query", "database", "default_format", "query_id", "user", "password"})
 _STATUS_OF_CODE: Mapping[int, HTTPStatus] = {
     **dict.fromkeys((6, 26, 27, 33, 36, 38, 41, 42, 43, 44, 53, 62, 69, 70, 72, 115, 117, 456, 457), HTTPStatus(400)),
     **dict.fromkeys((16, 46, 47, 50, 60, 73, 81), HTTPStatus(404)),
@@ -128,7 +67,6 @@ _CONTENT_TYPES: Sequence[tuple[str, str]] = (
     ("Parquet", "application/octet-stream"),
     ("", "text/plain; charset=UTF-8"),
 )
-_PASSWORD_VARIABLE = "KVANDAL_{role}_PASSWORD"  # noqa: S105 — a pattern for names, no password
 
 
 class PortInUseError(OSError):
@@ -156,381 +94,6 @@ class DoorCertificate:
         return context
 
 
-class ClientGoneError(ConnectionError):
-    """The client broke off in the middle of its request."""
-
-
-@dataclass(frozen=True, slots=True)
-class InsertHead:
-    """The part of an INSERT that is SQL: `statement` without its format, and where the data begin."""
-
-    statement: str
-    format: str
-    data_start: int
-
-
-_INSERT_TOKEN = re.compile(
-    rb"""(?P<skip>\s+|--[^\n]*|\#[^\n]*|/\*.*?\*/)
-    |(?P<quoted>'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*"|`(?:[^`\\]|\\.|``)*`)
-    |(?P<word>[A-Za-z_][A-Za-z0-9_]*)
-    |(?P<other>.)""",
-    re.VERBOSE | re.DOTALL,
-)
-_FORMAT_NAME = re.compile(rb"(?:\s|--[^\n]*\n|/\*.*?\*/)*([A-Za-z][A-Za-z0-9]*)[ \t\f]*\r?\n?", re.DOTALL)
-
-
-def split_insert(head: bytes) -> InsertHead | None:
-    """Find where the data of an INSERT begin, or return None when `head` is no INSERT with data.
-
-    `head` may go on after the SQL with bytes of any kind. This only cuts: the statement is parsed and judged after.
-    """
-    depth = words = 0
-    for token in _INSERT_TOKEN.finditer(head):
-        word = (token["word"] or b"").upper()
-        if token["other"] is not None:
-            depth += {b"(": 1, b")": -1}.get(token["other"], 0)
-        if words == 0 and token["skip"] is None and word != b"INSERT":
-            return None
-        words += bool(word)
-        if depth != 0 or not word:
-            continue
-        if word in (b"SELECT", b"WITH"):
-            return None
-        if word == b"VALUES":
-            return InsertHead(_decode_sql(head[: token.start()]), "Values", token.end())
-        if word == b"FORMAT":
-            name = _FORMAT_NAME.match(head, token.end())
-            return InsertHead(_decode_sql(head[: token.start()]), name[1].decode(), name.end()) if name else None
-    return None
-
-
-def _decode_sql(text: bytes) -> str:
-    try:
-        return text.decode()
-    except UnicodeDecodeError as error:
-        raise QueryRefusedError.of(ErrorCode.BAD_ARGUMENTS, "The statement is not UTF-8.") from error
-
-
-class _Body(io.RawIOBase):
-    """A request's body as it comes off the connection, with Content-Length or in chunks."""
-
-    def __init__(self, connection: io.BufferedIOBase, length: int | None) -> None:
-        super().__init__()
-        self._connection = connection
-        self._chunked = length is None
-        self._left = length or 0
-        self._ended = length == 0
-
-    @property
-    def is_read(self) -> bool:
-        return self._ended
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer") -> int:
-        if not self._ended and self._left == 0 and self._chunked:
-            self._left = self._read_chunk_size()
-        if self._ended:
-            return 0
-        count = self._connection.readinto(memoryview(buffer)[: self._left])
-        if count == 0:
-            raise ClientGoneError("The client closed the connection within its request.")
-        self._left -= count
-        if self._left == 0:
-            self._end_part()
-        return count
-
-    def _read_chunk_size(self) -> int:
-        line = self._connection.readline(1024)
-        size_text = line.split(b";")[0].strip()
-        if not re.fullmatch(rb"[0-9A-Fa-f]{1,15}", size_text):
-            raise ClientGoneError("The client sent a chunk without a size.")
-        size = int(size_text, 16)
-        if size == 0:
-            self._ended = True
-            while self._connection.readline(1024) not in (b"\r\n", b"\n", b""):
-                pass
-        return size
-
-    def _end_part(self) -> None:
-        if self._chunked:
-            self._connection.readline(8)
-        else:
-            self._ended = True
-
-
-def decode_body(body: io.RawIOBase, encoding: str) -> IO[bytes]:
-    """Return `body` without its Content-Encoding (gzip, zstd, lz4), decoded piece by piece as it is read."""
-    if encoding in ("", "identity"):
-        return io.BufferedReader(body, _CHUNK_BYTES)
-    if encoding == "gzip":
-        return cast(IO[bytes], gzip.GzipFile(fileobj=io.BufferedReader(body, _CHUNK_BYTES)))
-    if encoding == "zstd":
-        reader = _import_codec("zstandard").ZstdDecompressor().stream_reader(body, read_across_frames=True)
-        return io.BufferedReader(reader, _CHUNK_BYTES)
-    if encoding == "lz4":
-        return _import_codec("lz4.frame").LZ4FrameFile(io.BufferedReader(body, _CHUNK_BYTES))
-    raise QueryRefusedError.of(
-        ErrorCode.NOT_IMPLEMENTED, f"The Content-Encoding {encoding} is not offered; use gzip, zstd, lz4 or none."
-    )
-
-
-class _Codec(Protocol):  # what we use of zstandard and lz4.frame
-    ZstdDecompressor: Callable[[], "_ZstdDecompressor"]
-    LZ4FrameFile: Callable[[io.BufferedIOBase], IO[bytes]]
-
-
-class _ZstdDecompressor(Protocol):
-    def stream_reader(self, source: io.RawIOBase, *, read_across_frames: bool) -> io.RawIOBase: ...
-
-
-def _import_codec(name: str) -> _Codec:
-    try:
-        return cast(_Codec, import_module(name))
-    except ImportError as error:
-        raise QueryRefusedError.of(
-            ErrorCode.NOT_IMPLEMENTED, f"{name} is not installed here; send the data as gzip or uncompressed."
-        ) from error
-
-
-@contextmanager
-def _body_errors() -> Iterator[None]:
-    # ClientGoneError and a read that timed out are OSErrors, but no fault of the encoding.
-    try:
-        yield
-    except (ConnectionError, TimeoutError):
-        raise
-    except (zlib.error, EOFError, OSError, RuntimeError) as error:
-        raise QueryRefusedError.of(ErrorCode.BAD_ARGUMENTS, f"The body cannot be decompressed: {error}.") from error
-    except Exception as error:
-        # zstandard's own error is known only once that optional package is imported.
-        if type(error).__name__ != "ZstdError":
-            raise
-        raise QueryRefusedError.of(ErrorCode.BAD_ARGUMENTS, f"The body cannot be decompressed: {error}.") from error
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request, authenticated."""
-
-    role: Role
-    params: Mapping[str, str]
-    body: IO[bytes]
-    readonly: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """The engine's answer, and the format of its body if it is a result."""
-
-    answer: Answer
-    format: str | None
-
-
-class Desk:
-    """Takes calls to the engine: judges the statement, finds a handle of the role, applies its settings."""
-
-    def __init__(self, engine: Engine, roles: Iterable[Role], database: str, *, wait_s: float = _WAIT_S) -> None:
-        self._database = database
-        self._wait_s = wait_s
-        parsing = {"implicit_select": "0", "max_query_size": str(4 * QUERY_BYTES), "max_execution_time": "10"}
-        self._parsers = HandlePool(engine, _PARSERS, parsing)
-        self._pools = {
-            role.name: HandlePool(engine, role.limits.concurrent_queries, role.handle_settings, database)
-            for role in roles
-        }
-
-    def answer(self, call: Call) -> Reply:
-        """Run the call's statement. Raises `QueryRefusedError`, `EngineUnavailableError`, `ClientGoneError`."""
-        self._check_database(call.params.get("database", ""))
-        settings = _read_settings(call)
-        prefix = call.params.get("query", "").rstrip("; \t\r\n").encode()
-        with _body_errors():
-            head = (prefix + b"\n" if prefix else b"") + call.body.read(_HEAD_BYTES)
-        insert = split_insert(head)
-        if insert is not None:
-            return self._insert(call, insert, settings, head[insert.data_start :])
-        return self._run(call, _read_statement(call, head), settings)
-
-    def close(self) -> None:
-        """Wait for the queries under way, up to a limit, and close the handles."""
-        for pool in (self._parsers, *self._pools.values()):
-            pool.close(_CLOSE_WAIT_S)
-
-    def _run(self, call: Call, sql: str, settings: Mapping[str, str]) -> Reply:
-        params = {name[6:]: value for name, value in call.params.items() if name.startswith("param_")}
-        verdict = self._judge(call, self._parse(sql), params)
-        if verdict.kind is not StatementKind.READ:
-            with self._borrow(self._pools[call.role.name]) as handle:
-                handle.override_settings(settings)
-                return Reply(handle.query(sql, params=params, limit_bytes=call.role.limits.result_bytes), None)
-        result_format = verdict.result_format or call.params.get("default_format") or _DEFAULT_FORMAT
-        check_format(result_format)
-        with self._borrow(self._pools[call.role.name]) as handle:
-            handle.override_settings(settings)
-            answer = handle.query(sql, result_format, params, limit_bytes=_limit_bytes(call.role, settings))
-        return Reply(_for_revision(answer, result_format, call.params), result_format)
-
-    def _insert(self, call: Call, head: InsertHead, settings: Mapping[str, str], data: bytes) -> Reply:
-        parsed = self._parse(f"{head.statement} FORMAT {head.format}")
-        verdict = self._judge(call, parsed, {})
-        tail = f" FORMAT {head.format}"
-        if verdict.kind is not StatementKind.INSERT or not parsed.text.endswith(tail):
-            raise QueryRefusedError.of(ErrorCode.SYNTAX_ERROR, "The INSERT does not end with its format and data.")
-        with self._borrow(self._pools[call.role.name]) as handle:
-            handle.override_settings(settings)
-            # ClickHouse's rendering, not the client's text: what was judged is what runs.
-            with handle.send_insert(parsed.text.removesuffix(tail), head.format) as insert:
-                for chunk in _read_chunks(data, call):
-                    insert.append(chunk)
-                return Reply(insert.finish(), None)
-
-    def _judge(self, call: Call, parsed: ParsedStatement, params: Mapping[str, str]) -> Verdict:
-        verdict = judge_statement(call.role, self._database, parsed, params)
-        if call.readonly and verdict.kind is not StatementKind.READ:
-            raise QueryRefusedError.of(
-                ErrorCode.READONLY, "Cannot execute query in readonly mode: GET only reads; use POST to change data."
-            )
-        return verdict
-
-    def _parse(self, sql: str) -> ParsedStatement:
-        with self._borrow(self._parsers) as handle:
-            return handle.parse(sql)
-
-    @contextmanager
-    def _borrow(self, pool: HandlePool) -> Iterator[Handle]:
-        try:
-            with pool.borrow(self._wait_s) as handle:
-                yield handle
-        except PoolExhaustedError as error:
-            raise QueryRefusedError.of(ErrorCode.TOO_MANY_SIMULTANEOUS_QUERIES, str(error)) from error
-
-    def _check_database(self, name: str) -> None:
-        # "default" is what clients send that were told nothing; the role's own database is then meant.
-        if name not in ("", "default", self._database):
-            raise QueryRefusedError.of(
-                ErrorCode.UNKNOWN_DATABASE, f"Database {name} does not exist here; use {self._database}."
-            )
-
-
-def _read_settings(call: Call) -> dict[str, str]:
-    settings = {
-        name: value
-        for name, value in call.params.items()
-        if name not in _OWN_PARAMS and name not in _IGNORED_PARAMS and not name.startswith("param_")
-    }
-    if settings.pop("decompress", "0") not in ("", "0"):
-        raise QueryRefusedError.of(ErrorCode.NOT_IMPLEMENTED, "decompress=1 is not offered; use Content-Encoding.")
-    for name, value in settings.items():
-        check_setting(call.role, name, value)
-    return settings
-
-
-def _limit_bytes(role: Role, settings: Mapping[str, str]) -> int:
-    return int(settings.get("max_result_bytes", role.limits.result_bytes))
-
-
-def _for_revision(answer: Answer, result_format: str, params: Mapping[str, str]) -> Answer:
-    """The answer in the form of the protocol's revision that the client speaks, where that makes a difference."""
-    spoken = params.get("client_protocol_version", "")
-    if result_format != "Native" or not spoken.isdecimal() or int(spoken) < CUSTOM_SERIALIZATION:
-        return answer
-    try:
-        return replace(answer, body=with_revision(answer.body))
-    except UnknownTypeError as error:
-        raise QueryRefusedError.of(ErrorCode.NOT_IMPLEMENTED, f"{error}.") from error
-
-
-def _read_statement(call: Call, head: bytes) -> str:
-    with _body_errors():
-        text = head + call.body.read(max(0, QUERY_BYTES + 1 - len(head)))
-    if len(text) > QUERY_BYTES:
-        raise QueryRefusedError.of(
-            ErrorCode.QUERY_IS_TOO_LARGE, f"The statement is longer than {QUERY_BYTES} bytes; send data in an INSERT."
-        )
-    return _decode_sql(text)
-
-
-def _read_chunks(data: bytes, call: Call) -> Iterator[bytes]:
-    left = call.role.limits.insert_bytes
-    while data:
-        left -= len(data)
-        if left < 0:
-            raise QueryRefusedError.of(
-                ErrorCode.QUERY_IS_TOO_LARGE,
-                f"One insert of {call.role.name} holds at most {call.role.limits.insert_bytes} bytes; send several.",
-            )
-        yield data
-        with _body_errors():
-            data = call.body.read(_CHUNK_BYTES)
-
-
-class Reception:
-    """Knows the roles by their passwords."""
-
-    def __init__(self, roles: Iterable[Role], anonymous: RoleName | None) -> None:
-        self._roles = {str(role.name): role for role in roles}
-        self._anonymous = self._roles[anonymous] if anonymous is not None else None
-
-    def admit(self, user: str, password: str, *, local: bool) -> Role:
-        """Return the role of these credentials, or raise `QueryRefusedError`; takes the same time for every user.
-
-        No credentials mean the anonymous role, if there is one, for a request addressed to this machine by its name
-        or loopback address, and not from a page of another site.
-        """
-        if self._anonymous is not None and local and user in ("", "default") and not password:
-            return self._anonymous
-        role = self._roles.get(user)
-        expected = role.password if role is not None else ""
-        given_right = hmac.compare_digest(_digest(password), _digest(expected))
-        if role is None or not given_right:
-            raise QueryRefusedError.of(
-                ErrorCode.AUTHENTICATION_FAILED,
-                f"{user or 'default'}: Authentication failed: password is incorrect, or there is no such user.",
-            )
-        return role
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
-
-
-def _read_credentials(headers: Message, params: Mapping[str, str]) -> tuple[str, str]:
-    user = headers.get("X-ClickHouse-User")
-    if user is not None:
-        return user, headers.get("X-ClickHouse-Key") or ""
-    scheme, _, encoded = (headers.get("Authorization") or "").partition(" ")
-    if scheme.lower() == "basic":
-        try:
-            user, _, password = b64decode(encoded, validate=True).decode().partition(":")
-        except ValueError:  # binascii.Error and UnicodeDecodeError too
-            return "", encoded
-        return user, password
-    return params.get("user", ""), params.get("password", "")
-
-
-def _read_form(content_type: str, body: IO[bytes]) -> dict[str, str]:
-    """Return the fields of a multipart form: how clients send a statement whose parameters do not fit a URL."""
-    with _body_errors():
-        data = body.read(QUERY_BYTES * 4 + 1)
-    if len(data) > QUERY_BYTES * 4:
-        raise QueryRefusedError.of(ErrorCode.QUERY_IS_TOO_LARGE, f"The form is longer than {QUERY_BYTES * 4} bytes.")
-    # HTTP, not SMTP: keeps the parser from folding or guessing.
-    parser = email.parser.BytesParser(policy=email.policy.HTTP)
-    message = parser.parsebytes(f"Content-Type: {content_type}\r\n\r\n".encode() + data)
-    fields = {}
-    for part in message.iter_parts():
-        name = part.get_param("name", header="content-disposition")
-        payload = part.get_payload(decode=True)
-        if part.get_filename() is not None or not isinstance(name, str) or not isinstance(payload, bytes):
-            raise QueryRefusedError.of(
-                ErrorCode.NOT_IMPLEMENTED, "External data are not offered by the embedded engine."
-            )
-        fields[name] = _decode_sql(payload)
-    return fields
-
-
 def _find_content_type(result_format: str) -> str:
     return next(content_type for prefix, content_type in _CONTENT_TYPES if result_format.startswith(prefix))
 
@@ -549,26 +112,6 @@ def _summarize(answer: Answer) -> str:
         },
         separators=(",", ":"),
     )
-
-
-def is_local_name(host: str) -> bool:
-    """Whether a Host header names this machine: a page in a browser can reach loopback only under a name of its own."""
-    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-    name = name.strip("[]")
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name in ("localhost", "")
-
-
-def _is_no_other_site(headers: Message) -> bool:
-    """Whether no page of another site sent this: it could not read the answer, but make the engine work."""
-    return headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin") and "Origin" not in headers
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether listening on `host` is out of reach for other machines; an empty host means every interface."""
-    return bool(host) and is_local_name(host)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -613,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (ConnectionError, TimeoutError):
             self.close_connection = True
 
-    def _open_body(self) -> _Body | None:
+    def _open_body(self) -> Body | None:
         lengths = self.headers.get_all("Content-Length", [])
         codings = self.headers.get_all("Transfer-Encoding", [])
         # Two that say it, or one that another reader takes otherwise, is how one request is smuggled inside another.
@@ -622,9 +165,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self._send(HTTPStatus.BAD_REQUEST, b"The request's length is not clear.\n", {})
             return None
-        return _Body(self.rfile, None if codings else int(lengths[0]) if lengths else 0)
+        return Body(self.rfile, None if codings else int(lengths[0]) if lengths else 0)
 
-    def _dispatch(self, body: _Body, *, readonly: bool) -> None:
+    def _dispatch(self, body: Body, *, readonly: bool) -> None:
         try:
             url = urlsplit(self.path)
             params = dict(parse_qsl(url.query, keep_blank_values=True))
@@ -638,15 +181,15 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(params, body, readonly=readonly)
 
-    def _answer(self, params: dict[str, str], body: _Body, *, readonly: bool) -> None:
-        user, password = _read_credentials(self.headers, params)
-        local = is_local_name(self.headers.get("Host", "")) and _is_no_other_site(self.headers)
+    def _answer(self, params: dict[str, str], body: Body, *, readonly: bool) -> None:
+        user, password = read_credentials(self.headers, params)
+        local = is_local_name(self.headers.get("Host", "")) and is_no_other_site(self.headers)
         role = self.server.reception.admit(user, password, local=local)
         self.server.know_name(self.connection)
         decoded = decode_body(body, self.headers.get("Content-Encoding", ""))
         content_type = self.headers.get("Content-Type", "")
         if content_type.startswith("multipart/form-data"):
-            params |= _read_form(content_type, decoded)
+            params |= read_form(content_type, decoded)
         for name, header in (("database", "X-ClickHouse-Database"), ("default_format", "X-ClickHouse-Format")):
             params.setdefault(name, self.headers.get(header, ""))
         reply = self.server.desk.answer(Call(role, params, decoded, readonly))
@@ -677,10 +220,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _drain(self, body: _Body) -> None:
+    def _drain(self, body: Body) -> None:
         left = _DRAIN_BYTES
         while left > 0 and not body.is_read:
-            part = body.read(min(left, _CHUNK_BYTES))
+            part = body.read(min(left, CHUNK_BYTES))
             left -= len(part or b"")
         self.close_connection = self.close_connection or not body.is_read
 
@@ -804,7 +347,7 @@ class Door:
         `PortInUseError`, `ValueError` for what cannot be served safely, and `EngineUnavailableError`.
         """
         _check_anonymous(roles, anonymous, host)
-        if certificate is None and not _is_loopback(host):
+        if certificate is None and not is_loopback(host):
             raise ValueError(f"The door on {host} would carry passwords in clear; give a certificate, or 127.0.0.1.")
         tls = certificate.context() if certificate else None
         _prepare_database(engine, database)
@@ -851,7 +394,7 @@ def _check_anonymous(roles: Sequence[Role], anonymous: RoleName | None, host: st
     role = next((role for role in roles if role.name == anonymous), None)
     if role is None or not role.readonly:
         raise ValueError(f"The anonymous role {anonymous} is not one of the door's reading roles; name one of those.")
-    if not _is_loopback(host):
+    if not is_loopback(host):
         raise ValueError(f"The door on {host} cannot have an anonymous role; listen on 127.0.0.1 or leave it out.")
 
 
@@ -862,26 +405,6 @@ def _prepare_database(engine: Engine, database: str) -> None:
     if kind != "Atomic":
         # Overlay, the engine's own default, takes a table's name for a file's.
         raise ValueError(f"The database {database} is of the engine {kind}; give the name of an Atomic one.")
-
-
-def read_passwords(environment: Mapping[str, str]) -> dict[RoleName, str]:
-    """The roles' passwords, from KVANDAL_<ROLE>_PASSWORD or from the file that KVANDAL_<ROLE>_PASSWORD_FILE names.
-
-    A role without a password is not among them. Raises `ValueError` for a file that cannot be read.
-    """
-    found = {name: _read_password(environment, _PASSWORD_VARIABLE.format(role=name.upper())) for name in RoleName}
-    return {name: password for name, password in found.items() if password}
-
-
-def _read_password(environment: Mapping[str, str], variable: str) -> str:
-    if variable in environment or f"{variable}_FILE" not in environment:
-        return environment.get(variable, "")
-    file = Path(environment[f"{variable}_FILE"])
-    try:
-        return file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ValueError(f"{variable}_FILE names {file}, which cannot be read: {why}; give a readable file") from error
 
 
 def _parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -24,7 +24,7 @@ from dashboards.publishing import DataSources, open_grafana
 from kvandal.addresses import kafka_address, store_address
 from kvandal.broker import HOST
 from kvandal.settings import ClientSettings, load_settings
-from storage.door import read_passwords
+from storage.reception import read_passwords
 from storage.roles import make_role
 from tests.servers.certificates import Authority
 from tests.servers.echo import echo_server

@@ -4,7 +4,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from storage.door import split_insert
+from storage.door_request import split_insert
 from storage.engine import Engine, ErrorCode, Handle, QueryRefusedError
 from storage.roles import RoleName, StatementKind, check_format, check_setting, judge_statement, make_role
 from tests.fuzz.target import Target, check

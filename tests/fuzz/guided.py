@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 _INSTRUMENTED = [
-    "stream", "collectors", "kvandal.settings", "storage.door", "storage.roles", "catalogue.resources", "yaml",
+    "stream", "collectors", "kvandal.settings", "storage.door_request", "storage.roles", "catalogue.resources", "yaml",
     "prometheus_client.parser",
 ]  # fmt: skip
 _NOTE_EVERY = 10_000  # inputs

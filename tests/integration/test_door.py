@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 
-from storage.door import InsertHead, split_insert
+from storage.door_request import InsertHead, split_insert
 
 pytest.importorskip("chdb")
 clickhouse_connect = pytest.importorskip("clickhouse_connect")
