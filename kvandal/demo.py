@@ -11,7 +11,6 @@ from enum import StrEnum
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, Protocol
-from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -27,7 +26,6 @@ from storage.roles import RoleName
 if TYPE_CHECKING:
     from dashboards.preview_server import PreviewServer
 
-ZONE = ZoneInfo("Europe/Oslo")
 _MARKER = "kvandal.json"
 # A short demo should have something break; the site's own rates give 512 GPUs a fault every few days.
 _DEMO_FAULT_RATE = 3.0
@@ -265,6 +263,4 @@ def claim_folder(path: Path, *, fresh: bool) -> None:
 
 def previous_month() -> Period:
     """The calendar month before this one, in the site's time zone: the one that is simulated."""
-    now = datetime.now(ZONE)
-    year, month = (now.year, now.month - 1) if now.month > 1 else (now.year - 1, 12)
-    return Period.parse(f"{year}-{month:02}")
+    return Period.last_month(datetime.now(UTC))

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -24,14 +24,17 @@ R = TypeVar("R")
 KEY_PASSWORD = "KVANDAL_REPORT_KEY_PASSWORD"  # noqa: S105 - the name of a variable of the environment
 
 
+period_option = click.option("--period", help="Month, day or year: 2026-10, 2026-10-05 or 2026; or last-month.")
+out_option = click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("report"), show_default=True, help="Folder for the files."
+)
+
+
 def publishing_options(default_formats: str = "html,json") -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Options of every report: the period, where to, in which formats and languages, and freezing."""
     options = (
-        click.option("--period", help="Month, day or year: 2026-10, 2026-10-05 or 2026; or last-month."),
-        click.option(
-            "--out", type=click.Path(path_type=Path), default=Path("report"), show_default=True,
-            help="Folder for the files.",
-        ),
+        period_option,
+        out_option,
         click.option("--format", "formats", default=default_formats, show_default=True,
                      help="Of html, pdf, csv, xlsx and json, separated by commas."),
         click.option("--language", "languages", default="en", show_default=True,
@@ -57,11 +60,7 @@ def parse_period(text: str | None) -> "Period":
 
     if text is None:
         raise click.UsageError("give --period, such as 2026-10")
-    if text != "last-month":
-        return Period.parse(text)
-    today = Period.parse("2000").local(datetime.now(UTC)).date()
-    last = today.replace(day=1) - timedelta(days=1)
-    return Period.parse(f"{last:%Y-%m}")
+    return Period.last_month(datetime.now(UTC)) if text == "last-month" else Period.parse(text)
 
 
 def write_publication(build: "Callable[[Reader, Period, datetime], Publication]", **asked: Any) -> None:  # noqa: ANN401 - the options above

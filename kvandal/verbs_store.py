@@ -1,10 +1,9 @@
 """The verbs that look at the store, or change what it holds: schema, queries, topology, audit, reports."""
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +12,9 @@ from kvandal.talk import say, show_line
 from kvandal.verbs_publish import (
     list_frozen,
     make_report_key,
+    out_option,
+    parse_period,
+    period_option,
     publishing_options,
     verify_report,
     write_publication,
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
     from reports.period import Period
     from storage.reader import Reader
     from storage.register_kinds import RegisterKind
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 @click.group(short_help="Tables of the store: apply, status, diff, render.")
@@ -205,37 +204,26 @@ def restore(*, source: Path, data: Path) -> None:
 
 
 @click.command(short_help="Account for every reading of a period.")
-@click.option("--period", required=True, help="Month, day or year: 2026-10, 2026-10-05 or 2026.")
+@period_option
 @store_options
-def audit(*, period: str, url: str | None, user: str | None) -> None:
+def audit(*, period: str | None, url: str | None, user: str | None) -> None:
     """Account for every reading of a period; exit 1 when something is missing, doubled or altered.
 
     Produced is what agents numbered; it must be what is stored, dead-lettered and reported as lost. Rows and minutes
     are counted for themselves, so that a row which vanished or came twice behind the books is found too.
     """
     from kvandal.auditing import show_audit
-    from reports.period import Period
     from storage.audit import audit_tables
 
-    bounds = Period.parse(period)
+    bounds = parse_period(period)
     client = connected(url, user)
     if not show_audit(audit_tables(client, bounds.start, bounds.end, now=datetime.now(UTC))):
         raise SystemExit(1)
 
 
-def _period_options(command: Callable[P, R]) -> Callable[P, R]:
-    command = click.option("--period", help="Month, day or year: 2026-10, 2026-10-05 or 2026.")(command)
-    return click.option(
-        "--out",
-        type=click.Path(path_type=Path),
-        default=Path("report"),
-        show_default=True,
-        help="Folder for the files.",
-    )(command)
-
-
 @click.group(invoke_without_command=True, short_help="Write a report of a period: site, heat, efficiency, SLA.")
-@_period_options
+@period_option
+@out_option
 @store_options
 @click.pass_context
 def report(ctx: click.Context, *, period: str | None, out: Path, url: str | None, user: str | None) -> None:
@@ -311,7 +299,7 @@ def report_sla(*, customer: str | None, **asked: Any) -> None:  # noqa: ANN401 -
 
 
 @report.command("metrics", short_help="Key figures of a period in Prometheus' text format.")
-@click.option("--period", help="Month, day or year: 2026-10, 2026-10-05 or 2026.")
+@period_option
 @store_options
 def report_metrics(*, period: str | None, url: str | None, user: str | None) -> None:
     """Print the key figures of a period in Prometheus' text format, the coverage beside each.
@@ -326,12 +314,10 @@ def report_metrics(*, period: str | None, url: str | None, user: str | None) -> 
 
 
 def _asked(period: str | None, url: str | None, user: str | None) -> "tuple[Reader, Period]":
-    from reports.period import Period
     from storage.reader import Reader
 
-    if period is None:
-        raise click.UsageError("give --period, such as 2026-10")
-    return Reader(connected(url, user)), Period.parse(period)
+    bounds = parse_period(period)  # before a connection: a slip of the pen needs no store
+    return Reader(connected(url, user)), bounds
 
 
 class _KindOrCommand(click.Group):

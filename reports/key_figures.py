@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from catalogue.zone import zone_of
 from reports import efficiency, efficiency_reading, heat_report, site
 from reports.exposition import Figures
 from reports.period import Period, Span
@@ -27,6 +28,5 @@ def read_figures(reader: Reader, period: Period, now: datetime) -> Figures:
 
 def last_periods(now: datetime, zone: str) -> tuple[Period, Period]:
     """Yesterday and the last whole month, which `kvandal keep` shows."""
-    today = Period.parse("2026", zone).local(now).date()
-    last_of_month = today.replace(day=1) - timedelta(days=1)
-    return Period.parse(f"{today - timedelta(days=1)}", zone), Period.parse(f"{last_of_month:%Y-%m}", zone)
+    yesterday = now.astimezone(zone_of(zone)).date() - timedelta(days=1)
+    return Period.parse(f"{yesterday}", zone), Period.last_month(now, zone)

@@ -48,6 +48,12 @@ class Period:
         except OverflowError as error:
             raise ValueError(f"period is {text!r}, which begins or ends outside of the calendar in {zone}") from error
 
+    @classmethod
+    def last_month(cls, now: datetime, zone: str = DEFAULT_ZONE) -> "Period":
+        """The calendar month before the one in which `now`, which is aware, falls in that zone."""
+        first = now.astimezone(zone_of(zone)).date().replace(day=1)
+        return cls.parse(f"{first - timedelta(days=1):%Y-%m}", zone)
+
     @property
     def seconds(self) -> float:
         """Elapsed seconds: a day with a change of the clocks has 23 or 25 hours."""
