@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
 
+from clickhouse_connect.driver.client import Client
 from prometheus_client import CollectorRegistry
 
 from catalogue import TABLES
@@ -18,7 +19,7 @@ from kvandal.fault import Fault
 from kvandal.ingesting import IngestProcess
 from kvandal.keeping import keep_store
 from kvandal.serving import serve_metrics, tell_parent
-from kvandal.settings import IngestSettings, KeeperSettings
+from kvandal.settings import IngestSettings, KafkaSettings, KeeperSettings
 from storage import schema
 from storage.client import DATABASE, StoreAddress, connect
 from storage.door import Door, DoorCertificate
@@ -58,14 +59,7 @@ def run_store(options: StoreOptions, settings: IngestSettings, stop: Event) -> N
         door = stack.enter_context(closing(_open_door(engine, roles, options)))
         address = StoreAddress(f"chdb://{engine.path}")
         client = stack.enter_context(connect(address))
-        for migration in schema.apply(client):
-            logger.info("migration applied", extra={"number": migration.number, "migration": migration.name})
-        keep_days(client, {table.name: options.keep_raw_days for table in TABLES})
-        ensure_topics(
-            kafka_address(settings.kafka),
-            replication=settings.kafka.replication,
-            partitions=settings.kafka.partitions or None,
-        )
+        _make_ready(client, settings.kafka, options)
         gate = PlanGate()
         registry = CollectorRegistry()
         page = serve_metrics(registry, host=settings.ingest.metrics_host, port=settings.ingest.metrics_port)
@@ -88,6 +82,14 @@ def run_store(options: StoreOptions, settings: IngestSettings, stop: Event) -> N
         keeper.start()
         process.ingest.run(stop)
         keeper.join(timeout=30)
+
+
+def _make_ready(client: Client, kafka: KafkaSettings, options: StoreOptions) -> None:
+    """Tables as the catalogue has them, kept as long as is asked for, and the topics that are read."""
+    for migration in schema.apply(client):
+        logger.info("migration applied", extra={"number": migration.number, "migration": migration.name})
+    keep_days(client, {table.name: options.keep_raw_days for table in TABLES})
+    ensure_topics(kafka_address(kafka), replication=kafka.replication, partitions=kafka.partitions or None)
 
 
 def _open_door(engine: Engine, roles: Sequence[Role], options: StoreOptions) -> Door:

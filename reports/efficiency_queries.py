@@ -21,6 +21,7 @@ from catalogue.gpu_health import FABRIC_SUMMARIES
 from reports.figures import Role
 from reports.ledger import TIME
 from reports.period import Period, Span
+from storage.job_energy import JOBS
 from storage.reader import Parameter, Reader, Schema
 
 MINUTE_SLOT_S, HOUR_SLOT_S = 300, 3600
@@ -127,17 +128,7 @@ COOLANT_SUMS: Schema = {
 }
 SITE_POWER: Schema = {"time": TIME, "watts": pl.Float64(), "meters": pl.UInt64()}
 COMPONENTS: Schema = {"time": TIME, "processor_watts": pl.Float64(), "trays": pl.UInt64()}
-JOB_ENERGY: Schema = {
-    "job": pl.String(),
-    "start": TIME,
-    "end": TIME,
-    "gpus": pl.UInt32(),
-    "gpu_seconds": pl.Float64(),
-    "observed_gpu_seconds": pl.Float64(),
-    "gpu_joules": pl.Float64(),
-    "estimated_joules": pl.Float64(),
-    "overhead_joules": pl.Float64(),
-}
+JOB_ENERGY: Schema = {name: kind for name, kind in JOBS.items() if name != "told_at"}
 
 
 @dataclass(frozen=True, slots=True)

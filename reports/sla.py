@@ -154,19 +154,10 @@ def read_sla(reader: Reader, period: Period, now: datetime, *, known_at: datetim
     """
     window = _window(period, now)
     known_at = known_at or store_clock(reader)
-    registers = {
-        kind: read_register(reader, kind, known_at, within=(window.start, window.end))
-        for kind in (RegisterKind.CONTRACTS, *_OF_PLACES)
-    }
-    terms = tuple(
-        one
-        for one in terms_of(registers[RegisterKind.CONTRACTS], period.zone)
-        if one.start < window.end and one.end > window.start
-    )
+    terms, given, problems = _read_agreed(reader, window, known_at, period.zone)
     wide = padded(window, terms, sla_queries.MARGIN)
     places = efficiency_queries.read_places(reader, period)
     members = members_of(places, efficiency_queries.read_feeds(reader, period))
-    given, problems = resolved_rows(reader, {kind: registers[kind] for kind in _OF_PLACES})
     opened = openings(efficiency_queries.read_events(reader, period, now)).filter(pl.col("time") < _at(wide.end))
     worked = efficiency_queries.read_first_work(reader, unresolved(opened), period)
     troubles = sla_queries.read_troubles(reader, wide)
@@ -208,6 +199,19 @@ def read_sla(reader: Reader, period: Period, now: datetime, *, known_at: datetim
         names=_names(places, sla_queries.read_names(reader, happened)),
         problems=tuple(problems),
     )
+
+
+def _read_agreed(
+    reader: Reader, window: Window, known_at: datetime, zone: str
+) -> tuple[tuple[Terms, ...], dict[RegisterKind, pl.DataFrame], list[str]]:
+    """Terms that hold in the window; registers of what they are about; sentences for rows about nothing known."""
+    registers = {
+        kind: read_register(reader, kind, known_at, within=(window.start, window.end))
+        for kind in (RegisterKind.CONTRACTS, *_OF_PLACES)
+    }
+    terms = terms_of(registers[RegisterKind.CONTRACTS], zone)
+    within = tuple(one for one in terms if one.start < window.end and one.end > window.start)
+    return within, *resolved_rows(reader, {kind: registers[kind] for kind in _OF_PLACES})
 
 
 _LEFT_OUT = {"gpu": pl.UInt64(), "start": TIME, "end": TIME, "cause": pl.String(), "reference": pl.String()}
