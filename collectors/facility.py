@@ -6,7 +6,7 @@ source id, that of the gateway that reads them: a broker's cost is per message, 
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 
 from catalogue import POINTS, ResourceKind, Table, resource_id
@@ -80,15 +80,6 @@ class PointValue:
     point: Point
     value: float
     quality: Quality = Quality.GOOD
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceAnswer:
-    """Everything that one device gave at one tick."""
-
-    measurements: tuple[Measurement, ...] = ()
-    points: tuple[PointValue, ...] = ()
-    inventory: tuple[InventoryMessage, ...] = field(default=())
 
 
 def gateway_id(place_identity: str, source_name: str) -> int:

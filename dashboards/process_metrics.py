@@ -17,7 +17,6 @@ class OwnMetric(StrEnum):
     READ_SECONDS = "kvandal_agent_read_seconds"
     SPOOL_BYTES = "kvandal_agent_spool_bytes"
     SPOOL_LIMIT = "kvandal_agent_spool_limit_bytes"
-    BROKER_UP = "kvandal_agent_broker_up"
     LAST_PLAN = "kvandal_ingest_last_plan_timestamp_seconds"
     RETRIES = "kvandal_ingest_retries_total"
     BUFFERED = "kvandal_ingest_buffered_bytes"

@@ -89,19 +89,6 @@ def terms_of_tree(tree: pl.LazyFrame) -> pl.LazyFrame:
     return pl.concat([entering.select(*TERMS), out])
 
 
-def unmetered_leaves(tree: pl.LazyFrame) -> pl.LazyFrame:
-    """How many parts below each metered place no meter counts: balance, unmetered.
-
-    Their energy is in the residual of that place.
-    """
-    edges, metered = _edges(tree)
-    bare = metered.filter(~pl.col("metered")).select("resource")
-    leaves = bare.join(edges.select(resource="parent"), on="resource", how="anti")
-    reached = _climbed(edges, metered).join(leaves, on="resource", how="semi")
-    counted = pl.col("resource").n_unique().cast(pl.UInt32)
-    return reached.group_by(balance="parent").agg(unmetered=counted).sort("balance")
-
-
 def quarter_balances(terms: pl.LazyFrame, energies: pl.LazyFrame, period: Period) -> pl.LazyFrame:
     """Both sides of each balance in each quarter hour of the period.
 

@@ -72,11 +72,6 @@ def read_chain(reader: Reader) -> pl.DataFrame:
     return reader.query(f"{_SELECT} ORDER BY sequence, hash", {}, ROWS)
 
 
-def read_latest(reader: Reader) -> pl.DataFrame:
-    """ROWS of the end of the chain: at most one."""
-    return reader.query(f"{_SELECT} ORDER BY sequence DESC, hash LIMIT 1", {}, ROWS)
-
-
 def read_restatements(reader: Reader, report: str, period: str) -> pl.DataFrame:
     """ROWS of one report and period, oldest first. A store is one site's, whatever the site is called today."""
     parameters: dict[str, Parameter] = {"report": report, "period": period}

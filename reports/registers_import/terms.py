@@ -39,8 +39,3 @@ def _tier(part: str) -> CreditTier:
     if not 0 < tier.below_percent <= 100 or not 0 < tier.credit_percent <= 100:
         raise CreditTermsError(f"has the tier {part!r}; give percentages above 0 and up to 100")
     return tier
-
-
-def parse_exclusions(text: str | None) -> frozenset[str]:
-    """What does not count, written as maintenance;force_majeure; nothing for an absent cell."""
-    return frozenset(text.split(";")) if text else frozenset()

@@ -20,7 +20,6 @@ _EXPECTED_WITHIN = timedelta(days=92)
 CDD_BASE_CELSIUS = 21.0
 # A day's mean outside temperature needs so many of its hours.
 _HOURS_OF_A_DAY = 20
-GRAMS_PER_KILOGRAM = 1e3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from reports.figures import Kpi
 from reports.sustainability.key_figures import Window
 
-NKOM_THRESHOLD_KW = 500.0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:

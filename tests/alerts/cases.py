@@ -5,7 +5,7 @@ rule over a plain threshold is true at 60 s and fires its `for` later.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 NODE = {
     "job": "kvandal-agent",
@@ -60,7 +60,6 @@ class Case:
     series: tuple[tuple[str, Labels, str], ...]
     says: tuple[Said, ...]
     before: tuple[Said, ...] = ()  # what stands a step before already
-    starts_s: int = field(default=0)
 
 
 def _simple(

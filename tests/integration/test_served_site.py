@@ -42,7 +42,6 @@ START_S = 1_800_000_000
 GPUS = 9 * 72 + 36  # ten racks, the last one half full, behind two CDUs
 GATEWAY = "gateway-1"
 DEADLINE_S = 20.0
-QUIET_S = 0.5
 KWH = 3.6e6
 DAY_S = 86_400
 MONTH_DAYS = 31
@@ -133,13 +132,6 @@ class Hall:
             assert time.monotonic() < deadline, f"{dsx.tally()} of {self.serving.said()}; {dsx.remarks()}"
             time.sleep(0.005)
         assert not dsx.tally().refused
-
-    def wait_until_quiet(self, dsx: DsxSource) -> None:
-        """Until nothing more is heard: where a broker restarted, nobody knows how much was."""
-        heard = -1
-        while dsx.tally().used > heard:
-            heard = dsx.tally().used
-            time.sleep(QUIET_S)
 
 
 @pytest.fixture

@@ -197,11 +197,6 @@ class NvmlStub:
         before = 0 if restarted_at_ms else 1_000_000_000 * (gpu + 1)
         return before + (self.clock_ms - restarted_at_ms) * (401 + gpu)
 
-    def link_errors(self, gpu: int, field: int, link: int) -> int:
-        """What an error counter of one NVLink reads now."""
-        counting_ms = self.clock_ms - int(self.control.gpus[gpu].restarted_at_ms)
-        return 1000 * link + counting_ms // 1000 * (link + 1) * (field % 7 + 1)
-
     def throttled_ns(self, gpu: int, field: int) -> int:
         restarted_at_ms = int(self.control.gpus[gpu].restarted_at_ms)
         before = 0 if restarted_at_ms else 1_234_567 * field

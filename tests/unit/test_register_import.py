@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from reports.registers_import.cells import LONGEST_TEXT
 from reports.registers_import.problems import SHOWN, RegisterFileError
 from reports.registers_import.rows import read_rows
-from reports.registers_import.terms import CreditTier, parse_credit_tiers, parse_exclusions
+from reports.registers_import.terms import CreditTier, parse_credit_tiers
 from storage.register_kinds import RegisterKind
 from storage.registers import ALWAYS, FOREVER, RegisterRow, typed
 
@@ -271,8 +271,6 @@ def test_the_terms_of_a_contract_become_records() -> None:
         CreditTier(99.0, 25.0),
         CreditTier(95.0, 100.0),
     )
-    assert parse_exclusions("maintenance;force_majeure") == {"maintenance", "force_majeure"}
-    assert parse_exclusions(None) == frozenset()
 
 
 # Whatever a file holds

@@ -20,7 +20,6 @@ from reports.conservation import (
     balances,
     quarter_balances,
     terms_of_tree,
-    unmetered_leaves,
 )
 from reports.period import Period, Span
 
@@ -154,13 +153,6 @@ def test_parts_of_a_place_without_a_meter_count_in_its_stead() -> None:
     assert found.keys() == {SITE}
     assert found[SITE]["residual_joules"] == pytest.approx(0.0)
     assert found[SITE]["verdict"] == Verdict.HOLDS
-
-
-def test_what_no_meter_counts_is_told_beside_the_residual() -> None:
-    places = tree(
-        always(SITE, 0), always(HALL, SITE, metered=False), always(RACK, HALL), always(OTHER_RACK, HALL, metered=False)
-    )
-    assert unmetered_leaves(places.lazy()).collect().rows() == [(SITE, 1)]
 
 
 def test_metered_place_that_is_silent_is_not_replaced_by_its_parts() -> None:
