@@ -141,7 +141,7 @@ def plan_site(
 ) -> SitePlan:
     """The site's load and sizes. ValueError where there are more copies than brokers."""
     if kafka_copies > brokers:
-        raise ValueError(f"{kafka_copies} copies need as many brokers, and there are {brokers}")
+        raise ValueError(f"{kafka_copies} copies need as many brokers, and there are {brokers}; change one of them")
     tables = tuple(_plan_table(table, costs, gpus) for table in TABLES if table.name in costs.tables)
     cores = sum(table.rows_per_second for table in tables) * costs.ingest_processor_us_per_row / 1e6
     books = sum(table.frames_per_second for table in tables) * costs.books_bytes_per_frame * BOOKS_DAYS * _DAY_S

@@ -270,7 +270,7 @@ def read_envelope(path: Path) -> FrozenReport:
 
 def _envelope_of(path: Path) -> Path:
     if not path.exists():
-        raise FileNotFoundError(f"{path} is not there")
+        raise FileNotFoundError(f"{path} is not there; name a frozen report, or a file of one")
     beside = path.absolute().parent
     for folder in (beside, beside.parent) if beside.name == EVIDENCE_FOLDER else (beside,):
         for envelope in sorted(folder.glob(f"*{_FROZEN_SUFFIX}")):
@@ -330,7 +330,9 @@ def _drafted(out: Path, files: Mapping[str, bytes]) -> list[tuple[Path, Path]]:
     """The files of a frozen report under names that do not count yet; FileExistsError where another one is there."""
     for name, content in files.items():
         if (out / name).exists() and (out / name).read_bytes() != content:
-            raise FileExistsError(f"{out / name} is there already; a frozen report's file is never overwritten")
+            raise FileExistsError(
+                f"{out / name} is there already; frozen files are never overwritten: give another folder"
+            )
     return [(_draft(out / name, content), out / name) for name, content in files.items()]
 
 

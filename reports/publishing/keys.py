@@ -27,7 +27,7 @@ def make_key(path: Path, password: str | None = None) -> Path:
     encryption = BestAvailableEncryption(password.encode()) if password else NoEncryption()
     public_path = path.with_name(path.name + ".pub")
     if public_path.exists():
-        raise FileExistsError(f"{public_path} is there already; a key is never overwritten")
+        raise FileExistsError(f"{public_path} is there already; a key is never overwritten: give another name")
     _write_new(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption), 0o600)
     _write_new(public_path, key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), 0o644)
     return public_path
@@ -53,7 +53,7 @@ def read_public_key(path: Path) -> str:
     except (ValueError, UnsupportedAlgorithm) as error:
         raise ValueError(f"{path} is no public key that can be read: {error}") from error
     if not isinstance(key, Ed25519PublicKey):
-        raise ValueError(f"{path} is no Ed25519 key")
+        raise ValueError(f"{path} is no Ed25519 key; give the .pub that kvandal report key wrote")
     return public_text(key)
 
 
@@ -61,6 +61,6 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError as error:
-        raise FileExistsError(f"{path} is there already; a key is never overwritten") from error
+        raise FileExistsError(f"{path} is there already; a key is never overwritten: give another name") from error
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)

@@ -215,7 +215,7 @@ def test_a_report_of_a_month_that_is_not_over_is_not_frozen(store: Client, tmp_p
 
 def test_files_of_a_frozen_report_are_never_overwritten(store: Client, tmp_path: Path, key: Path) -> None:
     (tmp_path / "example-2026-10-r1.json").write_text("somebody else's")
-    with pytest.raises(FileExistsError, match="never overwritten"):
+    with pytest.raises(FileExistsError, match="never overwritten: give another folder"):
         publish(FrozenChain(store), with_meter(10.0), asked(tmp_path, key), now=NOW)
     assert read_chain(Reader(store)).is_empty()
 

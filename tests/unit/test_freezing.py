@@ -179,7 +179,7 @@ def test_keys_are_made_once_and_kept_from_others(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     assert read_public_key(public) == public_text(read_private_key(path).public_key())
     assert len(fingerprint(read_public_key(public)).split()) == 8
-    with pytest.raises(FileExistsError, match="never overwritten"):
+    with pytest.raises(FileExistsError, match="never overwritten: give another name"):
         make_key(path)
     path.chmod(0o640)
     with pytest.raises(ValueError, match="chmod 600"):
