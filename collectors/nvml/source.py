@@ -1,8 +1,8 @@
 """The GPUs of this node through NVML (nvidia-ml-py): fast rows at every tick, health rows now and then, and events.
 
 Every GPU is read on a thread of its own, because a call to a sick GPU can block for minutes: the others are read in
-the meantime, and the sick one is dark until its call comes back. What is asked of a GPU stands in nvml_gpu (fast),
-nvml_health (slow) and nvml_events.
+the meantime, and the sick one is dark until its call comes back. What is asked of a GPU stands in `gpu.py` (fast),
+`health.py` (slow) and `events.py` beside this.
 
 What was counted while a GPU was dark is not lost: its counters run on in the device, and the first delta after the
 dark interval covers it. With MIG it is the boards that are read, never their instances: power and energy, errors and
