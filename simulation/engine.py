@@ -20,7 +20,6 @@ from simulation.carrier import RemainderCarrier
 from simulation.climate import Climate
 from simulation.columns import Columns, Facility, Instruments, cooling_columns, power_columns, rack_columns
 from simulation.faults import Effect, Hazard, Scope, SiteEvent, Strike
-from simulation.fluid import WATER, flow_for
 from simulation.gpu import GpuView, gpu_columns, limits_w
 from simulation.health import (
     CORRECTED_PER_S,
@@ -34,6 +33,7 @@ from simulation.health import (
     port_columns,
     trouble_of,
 )
+from simulation.host import HostView, host_columns
 from simulation.jobs import (
     JobInterval,
     Scheduler,
@@ -43,6 +43,7 @@ from simulation.jobs import (
     wave,
     wave_integral,
 )
+from simulation.plant import Plant
 from simulation.site import FIRST_IT_METER, Site
 from simulation.state import State
 from simulation.store import Arrays, read_store, write_store
@@ -64,16 +65,6 @@ from simulation.wander import Wander
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-
-OFF_TAKER_COLD_C = 38.0  # what comes back from the off-taker
-EXCHANGER_SHARE = 0.98  # of the heat in the loops that the hand-over exchanger can take
-
-# Host figures of a tray: two Grace processors of 72 cores and 480 GB each. Rates are round guesses.
-TRAY_MEMORY_BYTES = 2 * 480e9
-TRAY_DISK_BYTES = 3.84e12  # the file system that holds the spool
-DISK_BYTES_PER_S = 2e6
-NETWORK_BYTES_PER_S = 3e8  # front-end network at full drive
-CORES = 144.0
 
 LOOK_EVERY_S = 1800.0  # the scheduler looks for room even if nothing ended
 
@@ -120,8 +111,6 @@ class Simulation:
         self.truth = Truth()
         self._seed = site.seed if seed is None else seed
         self._fault_rate = fault_rate
-        self._nominal_heat_w = site.nominal_liquid_heat_w
-        self._cdu_full_flow = np.diff(site.cdu_rack, append=site.racks) * thermal.RACK_FLOW_FULL
         self._draw_streams()
         self._queue: list[tuple[float, int, str, int]] = []
         self._pushed = 0
@@ -149,8 +138,8 @@ class Simulation:
         site, gpu = self.site, (self.site.trays, 4)
         self._silicon = np.clip(rng.normal(1.0, 0.02, gpu), 0.94, 1.06)
         self._idle_w = np.clip(rng.normal(power.GPU_IDLE_W, 6.0, gpu), 130.0, 170.0)
-        self._liquid_share = np.clip(rng.normal(power.LIQUID_FRACTION, 0.004, site.racks), 0.85, 0.89)
-        self._supply = Wander.draw(rng, site.cdus, thermal.SUPPLY_SIGMA_K, 600.0, 43_200.0)
+        liquid_share = np.clip(rng.normal(power.LIQUID_FRACTION, 0.004, site.racks), 0.85, 0.89)
+        supply = Wander.draw(rng, site.cdus, thermal.SUPPLY_SIGMA_K, 600.0, 43_200.0)
         day_j = site.racks * 110e3 * 86_400.0  # of the whole site, to give registers a past
         past = rng.uniform(200, 400, FIRST_IT_METER + site.halls)
         shares = np.array([1.06, 0.03, 0.01] + [1 / site.halls] * site.halls)
@@ -163,6 +152,7 @@ class Simulation:
             heat_start_j=rng.uniform(60, 120, 2) * day_j,
             volume_start=rng.uniform(60, 120, 2) * day_j / 42e6,  # 42 MJ/m³ at 10 K
         )
+        self._plant = Plant(site, self.instruments, liquid_share, supply)
         weakness = rng.lognormal(-(WEAKNESS_SIGMA**2) / 2, WEAKNESS_SIGMA, (2, *gpu))  # with a mean of 1
         self._corrected_per_s, self._recovered_per_s = CORRECTED_PER_S * weakness[0], RECOVERED_PER_S * weakness[1]
         self._built_s = self.start_s - past.mean() * 86_400.0  # memory errors have a past too
@@ -174,16 +164,10 @@ class Simulation:
         self._schedule(self.time_s)
         self._push(self.time_s + LOOK_EVERY_S, "look", 0)
         self._push(self.time_s + self._hazard.wait_s(), "fault", 0)
-        state, site = self._state, self.site
+        state = self._state
         duty = self._scheduler.slots["duty"][self._scheduler.tray_slot]
-        rack_w = self._rack_watts(duty)
         state.plate_w = state.floor_w + state.swing_w * duty[:, None]
-        state.plate_heat_w = state.rack_heat_w = rack_w * self._liquid_share
-        state.loop_heat_w = np.add.reduceat(state.rack_heat_w, site.hall_rack)
-        state.valve = thermal.valve_target(state.rack_heat_w)
-        flow = self._flow()
-        state.pump_w = self._pump_watts(flow)
-        self._observe(float(state.loop_heat_w.sum()), flow)
+        self._plant.begin(state, self._rack_watts(duty), self.time_s)
         self.mark()
 
     # Moving forward
@@ -489,137 +473,17 @@ class Simulation:
         dt_s = to_s - self.time_s
         if dt_s <= 0:
             return
-        state, site = self._state, self.site
         total = self._rack_joules(to_s)
-        rack_j = total - state.rack_total_j
-        state.rack_total_j = total
-        liquid_w = rack_j * self._liquid_share / dt_s
-        exported_w = self._carry_heat(liquid_w, dt_s) / dt_s
+        rack_j = total - self._state.rack_total_j
+        self._state.rack_total_j = total
+        self._plant.step(self._state, rack_j, to_s, dt_s)
         self.time_s = to_s
-        self._control(dt_s)
-        pumps_before = state.pump_w
-        flow = self._flow()
-        state.pump_w = self._pump_watts(flow)
-        self._observe(exported_w, flow)
-        heat_w = self._shares_of(exported_w, to_s - dt_s / 2)
-        state.heat_j = state.heat_j + heat_w * dt_s
-        state.heat_volume = state.heat_volume + dt_s * flow_for(WATER, heat_w, self._hot_c, self._cold_c, self._cold_c)
-        pumps_w = float((pumps_before + state.pump_w).sum()) / 2
-        air_w = float(rack_j.sum()) / dt_s - float(liquid_w.sum())
-        cooling_j = dt_s * self._cooling_watts(pumps_w, float(heat_w[1]), air_w)
-        it_j = np.add.reduceat(rack_j, site.hall_rack) * (1 + power.DISTRIBUTION_LOSS)
-        other_j = dt_s * self._other_watts(to_s - dt_s / 2)
-        meter_j = self._meters(it_j, cooling_j, other_j)
-        state.meter_j = state.meter_j + meter_j
-        # All electricity that does not warm the coolant warms air, inside or outside.
-        state.air_j = state.air_j + (meter_j[0] - dt_s * float(liquid_w.sum()))
-
-    def _carry_heat(self, liquid_w: Floats, dt_s: float) -> float:
-        """Move heat through cold plates, racks and loops; returns the J that reach the exchangers."""
-        state, halls = self._state, self.site.hall_rack
-        decay = thermal.decay_over(dt_s)
-        plate, rack = state.plate_heat_w - liquid_w, state.rack_heat_w - liquid_w
-        new_plate = liquid_w + plate * decay.one
-        new_rack = liquid_w + rack * decay.two + plate * decay.one_to_two
-        into_loop = np.add.reduceat(liquid_w, halls)
-        new_loop = (
-            into_loop
-            + (state.loop_heat_w - into_loop) * decay.three
-            + np.add.reduceat(rack, halls) * decay.two_to_three
-            + np.add.reduceat(plate, halls) * decay.one_to_three
-        )
-        out_of_rack = (
-            liquid_w * dt_s
-            - thermal.COLD_PLATE_TAU_S * (new_plate - state.plate_heat_w)
-            - thermal.RACK_TAU_S * (new_rack - state.rack_heat_w)
-        )
-        out_of_loop = out_of_rack.sum() - thermal.LOOP_TAU_S * (new_loop - state.loop_heat_w).sum()
-        state.plate_heat_w, state.rack_heat_w, state.loop_heat_w = new_plate, new_rack, new_loop
-        state.rack_liquid_j = state.rack_liquid_j + out_of_rack
-        return float(out_of_loop)
-
-    def _control(self, dt_s: float) -> None:
-        state = self._state
-        state.valve = thermal.relax(state.valve, thermal.valve_target(state.rack_heat_w), dt_s, thermal.VALVE_TAU_S)
-        rise = thermal.TRIP_RISE_K * (state.cdu_trips > 0)
-        state.trip_k = thermal.relax(state.trip_k, rise, dt_s, thermal.TRIP_TAU_S)
-
-    def _flow(self) -> Floats:
-        """Coolant through each rack, m³/s."""
-        state = self._state
-        kept = np.where(state.cdu_trips > 0, thermal.TRIPPED_FLOW, 1.0)[self.site.rack_cdu]
-        flow: Floats = thermal.RACK_FLOW_FULL * state.valve * kept * (state.rack_leaks == 0)
-        return flow
-
-    def _pump_watts(self, flow: Floats) -> Floats:
-        cdu_flow = np.add.reduceat(flow, self.site.cdu_rack)
-        return thermal.pump_watts(cdu_flow, cdu_flow / self._cdu_full_flow)
-
-    def _supply_c(self) -> Floats:
-        return thermal.SUPPLY_SET_POINT_C + self._supply.at(self.time_s) + self._state.trip_k
-
-    def _observe(self, exported_w: float, rack_flow: Floats) -> None:
-        """Temperatures at the boundary and outside, for the meters there."""
-        supply = float(self._supply_c().mean())
-        cold = supply - thermal.APPROACH_K
-        flow = float(rack_flow.sum())
-        rise = exported_w / flow * thermal.KELVIN_FLOW_PER_WATT if flow > 0 else thermal.DESIGN_RISE_K
-        hot = cold + min(max(rise, 3.0), 20.0) - thermal.PIPE_LOSS_K
-        self._hot_c = np.array([hot, hot])
-        self._cold_c = np.array([min(OFF_TAKER_COLD_C, hot - 2.0), min(cold - 1.0, hot - 1.0)])
-        self._outside_c = float(self.instruments.climate.outside_c(self.time_s))
-
-    def _shares_of(self, heat_w: float, time_s: float) -> Floats:
-        """Heat handed over and rejected, W: the off-taker takes what it wants, dry coolers the rest."""
-        demand = float(self.instruments.climate.demand_share(time_s)) * self._nominal_heat_w
-        handed_over = min(EXCHANGER_SHARE * max(heat_w, 0.0), demand)
-        return np.array([handed_over, heat_w - handed_over])
-
-    def _cooling_watts(self, pumps_w: float, rejected_w: float, air_w: float) -> float:
-        fans_w = thermal.fan_watts(max(rejected_w, 0.0), float(self._hot_c[1]), self._outside_c)
-        return pumps_w * (1 + thermal.PRIMARY_PUMP_SHARE) + fans_w + air_w / thermal.AIR_HANDLING_COP
-
-    def _other_watts(self, time_s: float) -> float:
-        hours = 0.5 + 0.5 * np.cos(2 * np.pi * (time_s / 86_400.0 - 0.5))
-        return power.other_watts(self.site.racks, float(hours))
-
-    @staticmethod
-    def _meters(it: Floats, cooling: float, other: float) -> Floats:
-        return np.concatenate([[power.site_watts(it, cooling, other), cooling, other], it])
 
     # Readings
 
     def facility(self) -> Facility:
         """The state from which rack, cooling and power columns follow."""
-        state, site = self._state, self.site
-        rack_w = self._rack_watts(self._mean_drive())
-        heat_w = self._shares_of(float(state.loop_heat_w.sum()), self.time_s)
-        air_w = float(rack_w.sum()) - float((rack_w * self._liquid_share).sum())
-        cooling_w = self._cooling_watts(float(state.pump_w.sum()), float(heat_w[1]), air_w)
-        it_w = np.add.reduceat(rack_w, site.hall_rack) * (1 + power.DISTRIBUTION_LOSS)
-        lost = power.SUPPLIES_PER_SHELF * state.rack_brakes
-        return Facility(
-            time_s=np.asarray(self.time_s),
-            outside_c=np.asarray(self._outside_c),
-            rack_w=rack_w,
-            rack_j=state.rack_total_j,
-            rack_heat_w=state.rack_heat_w,
-            rack_flow=self._flow(),
-            rack_valve=state.valve,
-            rack_supplies=np.maximum(power.SUPPLIES_PER_RACK - lost, 0).astype(np.float64),
-            rack_leak=state.rack_leaks > 0,
-            cdu_supply_c=self._supply_c(),
-            cdu_pump_w=state.pump_w,
-            cdu_tripped=state.cdu_trips > 0,
-            loop_heat_w=state.loop_heat_w,
-            heat_w=heat_w,
-            heat_j=state.heat_j,
-            heat_volume=state.heat_volume,
-            heat_hot_c=self._hot_c,
-            heat_cold_c=self._cold_c,
-            meter_w=self._meters(it_w, cooling_w, self._other_watts(self.time_s)),
-            meter_j=state.meter_j,
-        )
+        return self._plant.facility(self._state, self._rack_watts(self._mean_drive()), self.time_s)
 
     def read_gpus(self) -> Columns:
         """The gpu table now, shape (trays, 4); amounts are since the previous call."""
@@ -642,7 +506,7 @@ class Simulation:
             capped_s=capped - state.gpu_read_capped_s,
             held_s=held - state.gpu_read_held_s,
             plate_w=state.plate_w,
-            coolant_c=self._supply_c()[site.rack_cdu][site.tray_rack],
+            coolant_c=self._plant.supply_c(state, self.time_s)[site.rack_cdu][site.tray_rack],
             processor_w=np.where(slot > 0, power.PROCESSORS_BUSY_W, power.PROCESSORS_IDLE_W),
             silicon=self._silicon,
             noise=self._noise.standard_normal(state.floor_w.shape, dtype=np.float32).astype(np.float64),
@@ -683,7 +547,7 @@ class Simulation:
         spent = energy - state.tray_read_j
         state.tray_read_j, state.tray_read_s = energy, np.array([self.time_s])
         air_c = self.instruments.climate.air_inlet_c(self.time_s)
-        columns = self._host_columns(mean, dt_s)
+        columns = host_columns(self._host_view(mean, dt_s))
         off = (state.effects[Effect.OFF] > 0).any(axis=1)
         columns = {name: np.where(off, np.nan, column) for name, column in columns.items()}
         columns["power_watts"] = self._tray_watts(mean)
@@ -692,32 +556,17 @@ class Simulation:
         columns["gpu_count"] = 4.0 - (state.effects[Effect.DARK] > 0).sum(axis=1)
         return columns
 
-    def _host_columns(self, drive: Floats, dt_s: float) -> Columns:
-        """What the operating system of each tray says."""
-        job = self._scheduler.slots[self._scheduler.tray_slot]
-        busy = self._scheduler.tray_slot > 0
-        work = np.where(busy, 0.02 + job["processor"] * (0.5 + 0.5 * drive), 0.01)
-        uptime = self.time_s - self._state.boot_s
-        traffic = NETWORK_BYTES_PER_S * dt_s * np.where(busy, 0.1 + 0.9 * job["processor"], 0.001)
-        supply = self._supply_c()[self.site.rack_cdu][self.site.tray_rack]
-        everywhere = np.ones(self.site.trays)
-        return {
-            "processor_power_watts": np.where(busy, power.PROCESSORS_BUSY_W, power.PROCESSORS_IDLE_W),
-            "processor_utilization_ratio": work,
-            "load_count": CORES * work,
-            "memory_used_bytes": TRAY_MEMORY_BYTES * np.where(busy, 0.1 + 0.6 * job["memory"], 0.03),
-            "memory_size_bytes": TRAY_MEMORY_BYTES * everywhere,
-            "disk_used_bytes": TRAY_DISK_BYTES * 0.21 * everywhere,
-            "disk_size_bytes": TRAY_DISK_BYTES * everywhere,
-            "disk_read_bytes": np.rint(DISK_BYTES_PER_S * dt_s * work),
-            "disk_written_bytes": np.rint(DISK_BYTES_PER_S * dt_s * (0.2 + work)),
-            "network_received_bytes": np.rint(traffic),
-            "network_sent_bytes": np.rint(0.7 * traffic),
-            "network_errors_count": np.zeros(self.site.trays),
-            "processor_temperature_celsius": supply + 6.0 + 30.0 * work,
-            "process_count": np.where(busy, 900.0, 620.0),
-            "uptime_seconds": np.floor(uptime),
-        }
+    def _host_view(self, drive: Floats, dt_s: float) -> HostView:
+        slot = self._scheduler.tray_slot
+        supply_c = self._plant.supply_c(self._state, self.time_s)
+        return HostView(
+            job=self._scheduler.slots[slot],
+            busy=slot > 0,
+            drive=drive,
+            dt_s=dt_s,
+            uptime_s=self.time_s - self._state.boot_s,
+            coolant_c=supply_c[self.site.rack_cdu][self.site.tray_rack],
+        )
 
     def read_health(self) -> Columns:
         """The gpu_health table now, shape (trays, 4); amounts are since the previous call."""
@@ -843,7 +692,7 @@ class Simulation:
         arrays |= facility_arrays(self.truth.facility_marks) | fleet_arrays(self.truth.fleet_marks)
         arrays |= {"slots": self._scheduler.slots, "tray_slot": self._scheduler.tray_slot}
         arrays |= {"gpu_remainder": self.gpu_carrier.remainder, "tray_remainder": self.tray_carrier.remainder}
-        arrays |= {"hot_c": self._hot_c, "cold_c": self._cold_c}
+        arrays |= {"hot_c": self._plant.hot_c, "cold_c": self._plant.cold_c}
         write_store(path, arrays, self._document())
 
     @classmethod
@@ -863,7 +712,7 @@ class Simulation:
             "time_s": self.time_s,
             "seed": self._seed,
             "fault_rate": self._fault_rate,
-            "outside_c": self._outside_c,
+            "outside_c": self._plant.outside_c,
             "scheduler": self._scheduler.document(),
             "hazard_rng": self._hazard.rng.bit_generator.state,
             "noise_rng": self._noise.bit_generator.state,
@@ -885,7 +734,8 @@ class Simulation:
         self._state = State(**kept)
         self._scheduler.restore(document["scheduler"], arrays["slots"], arrays["tray_slot"])
         self.gpu_carrier.remainder, self.tray_carrier.remainder = arrays["gpu_remainder"], arrays["tray_remainder"]
-        self._hot_c, self._cold_c, self._outside_c = arrays["hot_c"], arrays["cold_c"], document["outside_c"]
+        plant = self._plant
+        plant.hot_c, plant.cold_c, plant.outside_c = arrays["hot_c"], arrays["cold_c"], document["outside_c"]
         self._hazard.rng.bit_generator.state = document["hazard_rng"]
         self._noise.bit_generator.state = document["noise_rng"]
         self._queue = [(time_s, order, kind, number) for time_s, order, kind, number in document["queue"]]
