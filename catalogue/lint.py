@@ -5,12 +5,14 @@ Each policy is a function that yields one sentence per violation. `make check` r
 
 import json
 import re
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from fractions import Fraction
 from itertools import pairwise, zip_longest
+from pathlib import Path
 from typing import TypeVar
 
 from catalogue import units
@@ -19,6 +21,7 @@ from catalogue.metrics import Kind, Metric
 from catalogue.tables import TABLES, Table
 from catalogue.units import Unit
 
+LAYOUTS_FILE = Path(__file__).with_name("layouts.json")
 # Each costs two more columns in every rollup (docs/adr/0002-the-frame.md).
 MAX_EXTREMES = 8
 # One takes as many bytes a minute as some thirty sums.
@@ -269,8 +272,23 @@ def _twice(values: Sequence[Value]) -> list[Value]:
     return [value for value, count in Counter(values).items() if count > 1]
 
 
+def layouts_before(layouts_file: Path) -> str | None:
+    """The file as the commit before has it; None where that cannot be told: no clone, no such commit, no git."""
+    shown = ["git", "-C", str(layouts_file.parent), "show", f"HEAD~1:./{layouts_file.name}"]
+    try:
+        done = subprocess.run(shown, capture_output=True, check=False, encoding="utf-8")  # noqa: S603 - our own words
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
 def main() -> int:
     violations = lint()
+    before = layouts_before(LAYOUTS_FILE)
+    if before is None:
+        sys.stderr.write("layouts.json is not compared with the commit before: there is none here\n")
+    else:
+        violations += dropped_layouts(LAYOUTS_FILE.read_text(), before)
     sys.stdout.writelines(f"{sentence}\n" for sentence in violations)
     return 1 if violations else 0
 

@@ -1,10 +1,12 @@
 """Lint: every policy catches what it is there for, and today's catalogue breaks none."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from dataclasses import astuple, replace
 from datetime import timedelta
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ from catalogue.lint import (
     METRIC_POLICIES,
     TABLE_POLICIES,
     dropped_layouts,
+    layouts_before,
     layouts_only_grow,
     lint,
     main,
@@ -230,3 +233,20 @@ def test_a_layout_that_has_gone_or_moved_back_is_named(committed: tuple[Layout, 
 def test_an_entry_edited_in_place_counts_as_dropped() -> None:
     edited = text_of(OLD).replace('"<u2"', '"<u4"')
     assert len(dropped_layouts(edited, text_of(OLD))) == 1
+
+
+def test_layouts_are_compared_with_the_commit_before(tmp_path: Path) -> None:
+    file = tmp_path / "layouts.json"
+    assert layouts_before(file) is None  # no clone
+
+    def commit(text: str) -> None:
+        file.write_text(text)
+        who = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.org"]
+        subprocess.run(["git", "add", file.name], cwd=tmp_path, check=True)
+        subprocess.run(["git", *who, "commit", "--quiet", "--message", "layouts"], cwd=tmp_path, check=True)
+
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    commit(text_of(OLD))
+    assert layouts_before(file) is None  # the first commit has none before it
+    commit(text_of(NEW))
+    assert layouts_before(file) == text_of(OLD)
