@@ -14,8 +14,10 @@ from catalogue.gpu import GPU_STATES
 from catalogue.xid import judge
 from catalogue.xid import xid as known_xid
 from collectors.counters import CounterStore, ForgetfulStore, KeptCounter
+from collectors.exporter_page import TIMEOUT_S, ExporterPage
+from collectors.exporter_reader import ExporterReader, Known
 from collectors.mapping import ExporterMapping, parse_mapping
-from collectors.prometheus_text import TIMEOUT_S, ExporterPage, ExporterReader, Exposition, Known, Point
+from collectors.prometheus_text import Exposition, Point
 from collectors.source import Reading
 from collectors.tray import TrayPlace, boot_id, this_machine
 from stream.messages import EventMessage, InventoryMessage, JobMessage

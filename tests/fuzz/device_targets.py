@@ -5,10 +5,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from collectors.dsx.message import RefusedError, decode_facts, decode_reading, parse_topic
+from collectors.exporter_reader import ExporterReader
 from collectors.kernel_log import parse_pci_address, parse_xid
 from collectors.mapping import MappingError, load_mapping, parse_mapping
 from collectors.modbus.map_file import MapError, parse_register_map
-from collectors.prometheus_text import EXCERPT_CHARACTERS, ExporterReader, is_number, parse_text
+from collectors.prometheus_text import EXCERPT_CHARACTERS, is_number, parse_text
 from collectors.redfish.document import (
     MAX_PATH_CHARACTERS,
     detector_groups,

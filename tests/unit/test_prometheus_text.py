@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalogue import POWER, ResourceKind, Table, resource_id
+from collectors.exporter_page import ExporterPage
 from collectors.mapping import ExporterMapping, MappingError, load_mapping, parse_mapping
-from collectors.prometheus_text import ExporterPage, Point, PrometheusTextSource, parse_text
+from collectors.prometheus_text import Point, parse_text
 from collectors.source import SourceUnavailableError
 from stream.rows import in_base_unit
 from tests.servers.exporter import OPENMETRICS, Exporter, exporter
+from tests.servers.exporter_source import PrometheusTextSource
 from tests.servers.ports import free_port
 
 START_S = 1_800_000_000
