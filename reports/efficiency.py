@@ -205,7 +205,7 @@ def _trouble(
     coverage = fleet.seen_share(data.hours)
     if data.job_windows.is_empty():
         reason = "No minute of a job with eight GPUs or more could be compared."
-        stragglers = Kpi(words["stragglers"], None, "", None, reason)
+        stragglers = Kpi.blank(words["stragglers"], reason)
     else:
         spacing_s = _spacing_s(data) or 0.0
         apart = f"Windows of one minute, {spacing_s:.0f} s apart." if spacing_s > 60 else ""

@@ -38,23 +38,19 @@ class HallLine:
     reason: str = ""
 
 
-def blank(definition: Definition, reason: str) -> Kpi:
-    return Kpi(definition, None, definition.unit, None, reason)
-
-
 def itue(definition: Definition, account: Account, parts: pl.DataFrame) -> Kpi:
     """E_IT / (E_GPU + E_processors). `parts`: time, seconds, gpu_s, seen_s, joules, processor_watts, trays."""
     total = total_of(account, Role.IT)
     if total.joules is None:
-        return blank(definition, total.reason)
+        return Kpi.blank(definition, total.reason)
     both = _paired(account, parts)
     if both.is_empty():
-        return blank(
+        return Kpi.blank(
             definition, "No part of the period has IT energy, processor power and 95 % of the GPUs' time observed."
         )
     compute, it = float(both["compute"].sum()), float(both["it"].sum())
     if compute <= 0:
-        return blank(definition, "GPUs and processors told of no energy.")
+        return Kpi.blank(definition, "GPUs and processors told of no energy.")
     gpu, processors = float(both["joules"].sum()), float(both["processor_joules"].sum())
     of_compute = of_sum(((gpu, expanded(account.accuracy.gpu_limit)), (processors, expanded(_PROCESSOR_LIMIT))))
     used = float(both.select((pl.col("seen_share") * pl.col("seconds")).sum()).item()) / account.period.seconds
@@ -90,7 +86,7 @@ def tue(definition: Definition, of_it: Kpi, ipue: Kpi) -> Kpi:
     """ITUE x iPUE."""
     missing = [kpi.reason for kpi in (of_it, ipue) if kpi.value is None]
     if of_it.value is None or ipue.value is None or of_it.evidence is None or ipue.evidence is None:
-        return blank(definition, " ".join(missing))
+        return Kpi.blank(definition, " ".join(missing))
     evidence = Evidence(
         coverage=min(of_it.evidence.coverage, ipue.evidence.coverage),
         share_estimated=max(of_it.evidence.share_estimated, ipue.evidence.share_estimated),
@@ -105,11 +101,11 @@ def cer(definition: Definition, account: Account) -> Kpi:
     totals = [total_of(account, role) for role in roles]
     missing = [total.reason for total in totals if total.joules is None]
     if missing:
-        return blank(definition, " ".join(missing))
+        return Kpi.blank(definition, " ".join(missing))
     known = account.quarters.select(*(pl.col(f"{role}_joules").alias(role) for role in roles)).drop_nulls()
     cooling = float(known[Role.COOLING].sum())
     if cooling <= 0:
-        return blank(definition, "No cooling energy was counted.")
+        return Kpi.blank(definition, "No cooling energy was counted.")
     handed, rejected = float(known[Role.HEAT_HANDED_OVER].sum()), float(known[Role.HEAT_REJECTED].sum())
     of_heat = of_sum(((handed, uncertainty_of(account, roles[0])), (rejected, uncertainty_of(account, roles[1]))))
     evidence = Evidence(

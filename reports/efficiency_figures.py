@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import polars as pl
 
 from reports.accuracy import Accuracy, expanded, of_ratio
-from reports.efficiency_energy import blank
 from reports.efficiency_hours import Allocation, Health
 from reports.efficiency_power import Ramp, Steps, Swings
 from reports.figures import JOULES_PER_MWH, Definition, Evidence, Kpi
@@ -95,7 +94,7 @@ def available(definition: Definition, hours: pl.DataFrame) -> Kpi:
     """(healthy + degraded) / (all - maintenance)."""
     rest = milliseconds(hours) - milliseconds(hours, health=Health.MAINTENANCE)
     if rest <= 0 or seen_share(hours) == 0:
-        return blank(definition, "No GPU of the inventory was seen in this period.")
+        return Kpi.blank(definition, "No GPU of the inventory was seen in this period.")
     good = milliseconds(hours, health=Health.HEALTHY) + milliseconds(hours, health=Health.DEGRADED)
     return Kpi(definition, 100 * good / rest, "%", Evidence(coverage=seen_share(hours), share_estimated=0.0))
 
@@ -104,7 +103,7 @@ def busy(definition: Definition, hours: pl.DataFrame) -> Kpi:
     """busy / all; what share of the time it may be more is in the coverage."""
     total, reason = milliseconds(hours), _untold(hours)
     if reason or not total:
-        return blank(definition, reason or "The inventory has no GPUs.")
+        return Kpi.blank(definition, reason or "The inventory has no GPUs.")
     covered = 1 - milliseconds(hours, allocation=Allocation.HELD) / total
     share = milliseconds(hours, allocation=Allocation.BUSY) / total
     return Kpi(definition, 100 * share, "%", Evidence(coverage=covered, share_estimated=0.0))
@@ -114,7 +113,7 @@ def energy_of(definition: Definition, hours: pl.DataFrame, allocation: Allocatio
     """Energy of the GPU boards in one state of allocation, MWh."""
     reason = _untold(hours)
     if reason or seen_share(hours) == 0:
-        return blank(definition, reason or "No GPU of the inventory was seen in this period.")
+        return Kpi.blank(definition, reason or "No GPU of the inventory was seen in this period.")
     joules = float(hours.filter(pl.col("allocation") == allocation)["joules"].sum())
     evidence = Evidence(coverage=seen_share(hours), share_estimated=0.0, uncertainty=expanded(accuracy.gpu_limit))
     return Kpi(definition, joules / JOULES_PER_MWH, "MWh", evidence)
@@ -127,13 +126,13 @@ def cost_of(
     energy = energy_of(definition, hours, allocation, accuracy)
     reason = energy.reason or _no_price(prices)
     if energy.evidence is None or prices is None or reason:
-        return blank(definition, reason)
+        return Kpi.blank(definition, reason)
     by_hour = hours.filter(pl.col("allocation") == allocation).group_by("time").agg(pl.col("joules").sum())
     priced = by_hour.join(hourly_prices(prices), on="time", how="left")
     known = priced.filter(pl.col("price").is_not_null())
     joules, known_joules = float(priced["joules"].sum()), float(known["joules"].sum())
     if known.is_empty():
-        return blank(definition, "The register of power prices has none of this period.")
+        return Kpi.blank(definition, "The register of power prices has none of this period.")
     money = float((known["joules"] * known["price"]).sum()) / JOULES_PER_MWH
     priced_share = known_joules / joules if joules else 1.0
     evidence = Evidence(
@@ -172,7 +171,7 @@ def share_of_seen(definition: Definition, parts: pl.DataFrame, causes: tuple[str
     """Time held down by the causes, over the time observed."""
     seen = float(parts["seen_s"].sum())
     if seen <= 0:
-        return blank(definition, "No GPU of the inventory was seen in this period.")
+        return Kpi.blank(definition, "No GPU of the inventory was seen in this period.")
     held = sum(float(parts[f"{cause}_s"].sum()) for cause in causes)
     return Kpi(definition, 100 * held / seen, "%", _seen(parts))
 
@@ -185,7 +184,7 @@ def activity(definition: Definition, parts: pl.DataFrame, name: str) -> Kpi:
     """Mean activity over time; its coverage is the share of the GPUs' time of which it was told."""
     told, capacity = float(parts[f"{name}_s"].sum()), float(parts["gpu_s"].sum())
     if told <= 0:
-        return blank(definition, "No GPU tells of it in this period.")
+        return Kpi.blank(definition, "No GPU tells of it in this period.")
     evidence = Evidence(coverage=min(1.0, told / capacity), share_estimated=0.0)
     return Kpi(definition, 100 * float(parts[f"{name}_weight"].sum()) / told, "%", evidence)
 
@@ -216,7 +215,7 @@ def job_kpis(
     note = f"{jobs.height - whole.height} of {jobs.height} jobs have no energy." if whole.height < jobs.height else ""
     limit = expanded(accuracy.gpu_limit)
     if whole.is_empty():
-        energy = blank(words["job_energy"], "No job with known energy ended in this period.")
+        energy = Kpi.blank(words["job_energy"], "No job with known energy ended in this period.")
     else:
         joules = float(whole["gpu_joules"].sum()) + float(whole["overhead_joules"].sum())
         energy = Kpi(words["job_energy"], joules / JOULES_PER_MWH, "MWh", _job_evidence(jobs, limit), note=note)
@@ -237,7 +236,7 @@ def _job_evidence(jobs: pl.DataFrame, limit: float) -> Evidence:
 
 def _times_ipue(definition: Definition, energy: Kpi, ipue: Kpi) -> Kpi:
     if energy.value is None or ipue.value is None or energy.evidence is None or ipue.evidence is None:
-        return blank(definition, energy.reason or ipue.reason)
+        return Kpi.blank(definition, energy.reason or ipue.reason)
     return Kpi(definition, energy.value * ipue.value, energy.unit, _both(energy.evidence, ipue.evidence))
 
 
@@ -257,18 +256,18 @@ def _token_kpis(
     told = told.filter(pl.col("gpu_joules") > 0)
     if tokens is None or told.is_empty():
         reason = "No register of tokens was given." if tokens is None else "No job that ended here reported tokens."
-        yield from (blank(words[key], reason) for key in keys)
+        yield from (Kpi.blank(words[key], reason) for key in keys)
         return
     evidence, count = _job_evidence(told, limit), float(told["tokens"].sum())
     note = f"{told.height} jobs."
     yield Kpi(words[keys[0]], count / float(told["gpu_joules"].sum()), "1/J", evidence, note=note)
     if told["overhead_joules"].null_count():
-        yield from (blank(words[key], "A tray of these jobs does not tell its energy.") for key in keys[1:])
+        yield from (Kpi.blank(words[key], "A tray of these jobs does not tell its energy.") for key in keys[1:])
         return
     per_joule = count / (float(told["gpu_joules"].sum()) + float(told["overhead_joules"].sum()))
     yield Kpi(words[keys[1]], per_joule, "1/J", evidence, note=note)
     if ipue.value is None or ipue.evidence is None:
-        yield blank(words[keys[2]], ipue.reason)
+        yield Kpi.blank(words[keys[2]], ipue.reason)
         return
     yield Kpi(words[keys[2]], per_joule / ipue.value, "1/J", _both(evidence, ipue.evidence), note=note)
 
@@ -279,7 +278,7 @@ def _token_kpis(
 def ramp_kpi(definition: Definition, ramp: Ramp | None, found: Swings) -> Kpi:
     """A ramp in MW/min; 0 where power never moved that way."""
     if found.coverage == 0:
-        return blank(definition, "No two minutes of the feed meters' power follow each other.")
+        return Kpi.blank(definition, "No two minutes of the feed meters' power follow each other.")
     evidence = Evidence(coverage=found.coverage, share_estimated=0.0)
     if ramp is None:
         return Kpi(definition, 0.0, "MW/min", evidence)
@@ -288,11 +287,11 @@ def ramp_kpi(definition: Definition, ramp: Ramp | None, found: Swings) -> Kpi:
 
 def steps_kpi(definition: Definition, found: Steps | None) -> Kpi:
     if found is None:
-        return blank(definition, "Raw readings of the period are not kept any more.")
+        return Kpi.blank(definition, "Raw readings of the period are not kept any more.")
     if found.interval_s is None:
-        return blank(definition, "The feed meters told of no power.")
+        return Kpi.blank(definition, "The feed meters told of no power.")
     if found.coverage == 0:
-        return blank(definition, f"Readings come every {found.interval_s:.0f} s; steps within 10 s cannot be seen.")
+        return Kpi.blank(definition, f"Readings come every {found.interval_s:.0f} s; steps within 10 s cannot be seen.")
     note = "" if found.largest is None else f"Largest {found.largest.watts / WATTS_PER_MEGAWATT:+.2f} MW."
     return count_kpi(definition, found.count, found.coverage, note)
 
@@ -301,7 +300,7 @@ def rack_kpi(definition: Definition, racks: pl.DataFrame, column: str, scale: fl
     """The median over racks; its coverage counts racks without the figure as not observed."""
     known = racks.filter(pl.col(column).is_not_null())
     if known.is_empty():
-        return blank(definition, "No rack tells all that it takes.")
+        return Kpi.blank(definition, "No rack tells all that it takes.")
     coverage = float(known["coverage"].sum()) / max(expected, known.height)
     value = float(known.select(pl.col(column).median()).item()) * scale
     assumed = float(known["heat_assumed"].sum()) / known.height if column == "overflow_ratio" else 0.0

@@ -103,6 +103,11 @@ class Kpi:
     note: str = ""
     digits: int | None = None
 
+    @classmethod
+    def blank(cls, definition: Definition, reason: str) -> "Kpi":
+        """A figure that cannot be told, and why."""
+        return cls(definition, None, definition.unit, None, reason)
+
     @property
     def quality(self) -> Quality:
         return Quality.BLANK if self.evidence is None or self.value is None else quality_of(self.evidence.coverage)
@@ -226,7 +231,7 @@ def ratio(definition: Definition, account: Account, above: Role, below: Role) ->
     """sum(E_above) / sum(E_below), over the quarter hours in which both are wholly known."""
     missing = [total.reason for total in (total_of(account, above), total_of(account, below)) if total.joules is None]
     if missing:
-        return Kpi(definition, None, definition.unit, None, " ".join(missing))
+        return Kpi.blank(definition, " ".join(missing))
     both = account.quarters.select(
         above=f"{above}_joules",
         below=f"{below}_joules",
@@ -236,7 +241,7 @@ def ratio(definition: Definition, account: Account, above: Role, below: Role) ->
     ).drop_nulls(["above", "below"])
     energy_below = float(both["below"].sum())
     if energy_below <= 0:
-        return Kpi(definition, None, definition.unit, None, f"No {_ROLE_WORDS[below]} energy was counted.")
+        return Kpi.blank(definition, f"No {_ROLE_WORDS[below]} energy was counted.")
     weighted = both.select((pl.col("estimated").fill_nan(0.0).fill_null(0.0) * pl.col("below")).sum()).item()
     evidence = Evidence(
         coverage=coverage_of(account, above, below),
@@ -270,7 +275,7 @@ def _power(definition: Definition, watts: float, evidence: Evidence | None, note
 def _mean_power(definition: Definition, account: Account) -> Kpi:
     total, watts = total_of(account, Role.SITE), _mean_watts(account, Role.SITE)
     if total.joules is None or watts is None:
-        return Kpi(definition, None, definition.unit, None, total.reason or "No quarter hour is wholly known.")
+        return Kpi.blank(definition, total.reason or "No quarter hour is wholly known.")
     return _power(definition, watts, total.evidence)
 
 
@@ -287,7 +292,7 @@ def peak(account: Account) -> Peak | None:
 def _peak_power(definition: Definition, account: Account) -> Kpi:
     total, highest = total_of(account, Role.SITE), peak(account)
     if total.joules is None or highest is None:
-        return Kpi(definition, None, definition.unit, None, total.reason or "No quarter hour was observed throughout.")
+        return Kpi.blank(definition, total.reason or "No quarter hour was observed throughout.")
     return _power(definition, highest.watts, total.evidence, f"From {highest.time:%-d %B %H:%M}.")
 
 
@@ -295,9 +300,9 @@ def _load_factor(definition: Definition, account: Account) -> Kpi:
     """mean IT power / installed IT power."""
     total, watts = total_of(account, Role.IT), _mean_watts(account, Role.IT)
     if total.joules is None or watts is None:
-        return Kpi(definition, None, definition.unit, None, total.reason or "No quarter hour is wholly known.")
+        return Kpi.blank(definition, total.reason or "No quarter hour is wholly known.")
     if not account.installed_it_watts:
-        return Kpi(definition, None, definition.unit, None, "The inventory does not rate the power of every rack.")
+        return Kpi.blank(definition, "The inventory does not rate the power of every rack.")
     installed = account.installed_it_watts
     note = f"Installed: {installed / 1e6:,.2f} MW." if installed >= 1e6 else f"Installed: {installed / 1e3:,.0f} kW."
     return Kpi(definition, 100 * watts / installed, definition.unit, total.evidence, note=note)
@@ -307,13 +312,13 @@ def _gpu_share(definition: Definition, account: Account) -> Kpi:
     """E_GPU / E_IT, over the parts of the period for which both are known."""
     total = total_of(account, Role.IT)
     if total.joules is None:
-        return Kpi(definition, None, definition.unit, None, total.reason)
+        return Kpi.blank(definition, total.reason)
     it = by_part(account).select("time", it="it_joules")
     gpus = account.gpus.group_by(account.period.part(pl.col("time")).alias("time")).agg(joules=sum_of_known("joules"))
     both = gpus.join(it, on="time").drop_nulls()
     it_joules = float(both["it"].sum())
     if it_joules <= 0:
-        return Kpi(definition, None, definition.unit, None, "No GPU readings in this period.")
+        return Kpi.blank(definition, "No GPU readings in this period.")
     hours = account.gpu_count * account.period.seconds / 3600
     seen = float(account.gpus["gpu_hours"].sum()) / hours if hours else 0.0
     evidence = Evidence(

@@ -226,11 +226,11 @@ def _residual(heat: HeatAccount, available: Total, totals: Mapping[Role, Total])
     metered = [role for role in HEAT_ROLES if heat.meters.filter(pl.col("role") == role).height]
     missing = [total.reason for total in (available, *(totals[role] for role in metered)) if total.joules is None]
     if missing or not metered:
-        return _blank(definition, " ".join(missing) or "The inventory has no heat meter.")
+        return Kpi.blank(definition, " ".join(missing) or "The inventory has no heat meter.")
     gone = [f"{role}_joules" for role in metered]
     both = heat.account.quarters.drop_nulls(["available_joules", *gone])
     if both.is_empty():
-        return _blank(definition, "No quarter hour is wholly known of loops and heat meters.")
+        return Kpi.blank(definition, "No quarter hour is wholly known of loops and heat meters.")
     came, went = float(both["available_joules"].sum()), {name: float(both[name].sum()) for name in gone}
     residual = came - sum(went.values())
     margins = sum(
@@ -256,10 +256,6 @@ def _relative(total: Total) -> float:
 
 def _observed(heat: HeatAccount, name: str) -> float:
     return float(heat.account.quarters[f"{name}_observed_s"].fill_null(0.0).sum()) / heat.period.seconds
-
-
-def _blank(definition: Definition, reason: str) -> Kpi:
-    return Kpi(definition, None, definition.unit, None, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,11 +292,11 @@ def _erf(heat: HeatAccount, handed: Total, site: Total) -> Kpi:
     """ERF = E_reuse / E_DC."""
     definition = DEFINITIONS["erf"]
     if reason := _reasons((handed, site)):
-        return _blank(definition, reason)
+        return Kpi.blank(definition, reason)
     totals = {Role.HEAT_HANDED_OVER: handed, Role.SITE: site}
     pair = _paired(heat, totals, of_ratio(_relative(handed), _relative(site)))
     if pair is None or pair.joules[Role.SITE] <= 0:
-        return _blank(definition, "No quarter hour is wholly known of both.")
+        return Kpi.blank(definition, "No quarter hour is wholly known of both.")
     value = pair.joules[Role.HEAT_HANDED_OVER] / pair.joules[Role.SITE]
     return Kpi(definition, value, definition.unit, pair.evidence, note=pair.note)
 
@@ -309,11 +305,11 @@ def _ere(heat: HeatAccount, handed: Total, site: Total, it: Total) -> Kpi:
     """ERE = (E_DC - E_reuse) / E_IT; u² = (u_DC E_DC)² + (u_R E_R)² over the difference's square, plus u_IT²."""
     definition = DEFINITIONS["ere"]
     if reason := _reasons((handed, site, it)):
-        return _blank(definition, reason)
+        return Kpi.blank(definition, reason)
     totals = {Role.HEAT_HANDED_OVER: handed, Role.SITE: site, Role.IT: it}
     pair = _paired(heat, totals, None)
     if pair is None or pair.joules[Role.IT] <= 0:
-        return _blank(definition, "No quarter hour is wholly known of all three.")
+        return Kpi.blank(definition, "No quarter hour is wholly known of all three.")
     kept = pair.joules[Role.SITE] - pair.joules[Role.HEAT_HANDED_OVER]
     margin = math.hypot(
         pair.joules[Role.SITE] * _relative(site), pair.joules[Role.HEAT_HANDED_OVER] * _relative(handed)
@@ -328,7 +324,7 @@ def _temperature(heat: HeatAccount, pipe: str) -> Kpi:
     definition = DEFINITIONS[f"{pipe}_temperature"]
     warm = _handed_quarters(heat).drop_nulls(f"{pipe}_celsius").filter(pl.col("joules") > 0)
     if warm.is_empty():
-        return _blank(definition, "No temperature of heat that was handed over is known.")
+        return Kpi.blank(definition, "No temperature of heat that was handed over is known.")
     celsius = float((warm[f"{pipe}_celsius"] * warm["joules"]).sum()) / float(warm["joules"].sum())
     energy = _handed_quarters(heat).filter(pl.col("joules") > 0)["joules"].sum()
     seen = float(warm["joules"].sum()) / float(energy)
@@ -350,10 +346,10 @@ def _not_taken(heat: HeatAccount) -> Kpi:
     definition = DEFINITIONS["heat_not_taken"]
     totals = {role: total_of(heat, role) for role in (Role.HEAT_HANDED_OVER, Role.HEAT_REJECTED)}
     if reason := _reasons(totals.values()):
-        return _blank(definition, reason)
+        return Kpi.blank(definition, reason)
     pair = _paired(heat, totals, None)
     if pair is None:
-        return _blank(definition, "No quarter hour is wholly known of both.")
+        return Kpi.blank(definition, "No quarter hour is wholly known of both.")
     handed, rejected = (pl.col(f"{role}_joules") for role in totals)
     curtailed = heat.account.quarters.filter(rejected > NOT_TAKEN_SHARE * (handed + rejected))
     return Kpi(definition, curtailed.height * QUARTER_S / 3600, definition.unit, pair.evidence, note=pair.note)

@@ -53,8 +53,8 @@ def _budget(
     """How much of the error budget is spent, and how fast at worst; `allowed` is the share of time that may be lost."""
     if allowed == 0:
         no_budget = "The target is 100 %: there is no budget."
-        yield Kpi(words["budget"], None, "", None, no_budget)
-        yield Kpi(words["burn"], None, "", None, no_budget)
+        yield Kpi.blank(words["budget"], no_budget)
+        yield Kpi.blank(words["burn"], no_budget)
         return
     spent = None if whole.contractual is None else (1 - whole.contractual) / allowed
     yield _share_kpi(words["budget"], spent, evidence, nothing, _left(whole, allowed))
@@ -72,7 +72,7 @@ def _share_kpi(
     words: Definition, share: Fraction | None, evidence: Evidence | None, reason: str, note: str = ""
 ) -> Kpi:
     if share is None:
-        return Kpi(words, None, words.unit, None, reason)
+        return Kpi.blank(words, reason)
     percentage = float(100 * share)
     digits = NINES if words.key in _AVAILABILITIES and 99 < percentage < 100 else 2
     return Kpi(words, percentage, words.unit, evidence, note=note, digits=digits)
@@ -95,10 +95,10 @@ def _reliability(
         mtbf_h = working_h / failures
         yield Kpi(words["mtbf"], mtbf_h, "h", evidence, note=f"{failures} failures.", digits=_digits(mtbf_h))
     else:
-        yield Kpi(words["mtbf"], None, "h", None, f"No failure in {working_h:,.0f} working hours of all units.")
+        yield Kpi.blank(words["mtbf"], f"No failure in {working_h:,.0f} working hours of all units.")
     repaired = [outage.phases.total for outage in outages if outage.phases]
     if repaired:
         mttr_h = sum(repaired, timedelta(0)) / len(repaired) / timedelta(hours=1)
         yield Kpi(words["mttr"], mttr_h, "h", evidence, note=f"Mean of {len(repaired)} failures.", digits=2)
     else:
-        yield Kpi(words["mttr"], None, "h", None, "No failure was seen from begin to end.")
+        yield Kpi.blank(words["mttr"], "No failure was seen from begin to end.")

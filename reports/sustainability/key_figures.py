@@ -104,7 +104,7 @@ def only_if_covered(kpi: Kpi) -> Kpi:
 
 
 def blank(key: str, reason: str) -> Kpi:
-    return Kpi(DEFINITIONS[key], None, DEFINITIONS[key].unit, None, reason)
+    return Kpi.blank(DEFINITIONS[key], reason)
 
 
 def _energy(key: str, found: Total) -> Kpi:
