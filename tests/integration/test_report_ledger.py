@@ -1,13 +1,8 @@
 """What the ledger is given from the real engine: power beside registers, resolutions, and serial numbers."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -18,16 +13,15 @@ from reports import queries
 from reports.ledger import READINGS, READINGS_MAY_HAVE, SERIALS, Flag
 from reports.period import Period
 from reports.site import ReportSettings, build_report, read_site
-from storage.client import StoreAddress, connect
+from storage.client import connect
 from storage.reader import Reader
 from storage.schema import apply
 from storage.writer import Writer
 from stream.rows import pack
+from tests.conftest import DoorUnderTest
 
 pytest.importorskip("chdb")
 
-ROOT = Path(__file__).parents[2]
-START_TIMEOUT_S = 30
 # A whole day that is still kept raw, of which the time zone changes nothing.
 DAY = Period.parse(f"{datetime.now(UTC) - timedelta(days=3):%Y-%m-%d}", "UTC")
 NOW = DAY.end + timedelta(hours=36)
@@ -37,25 +31,12 @@ TICK_S = 60
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    path = tmp_path_factory.mktemp("store")
-    roles = ("ingest", "reports", "admin")
-    passwords = {f"KVANDAL_{role.upper()}_PASSWORD": f"{role} password" for role in roles}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "storage.door", "--path", str(path), "--database", "kvandal"],
-        env=os.environ | passwords | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=path,
-    )
-    assert process.stdout is not None
-    url = f"http://127.0.0.1:{int(process.stdout.readline())}"
-    ingest, reports, admin = (StoreAddress(url, user=role, password=f"{role} password") for role in roles)
-    apply(connect(admin))
-    fill(Writer(connect(ingest)))
-    yield Reader(connect(reports))
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(START_TIMEOUT_S) == 0
+def reader(door: DoorUnderTest) -> Iterator[Reader]:
+    door.empty()
+    apply(connect(door.address()))
+    fill(Writer(connect(door.address("ingest"))))
+    yield Reader(connect(door.address("reports")))
+    door.empty()
 
 
 def fill(writer: Writer) -> None:

@@ -1,8 +1,6 @@
 """The site report from rows in the real engine: over the HTTP door with its roles, and in this kind of process."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,17 +14,16 @@ import pytest
 from catalogue import COOLING, GPU, POWER, ResourceKind, Table, resource_id
 from reports.period import Period
 from reports.site import write_site_report
-from storage.client import StoreAddress, StoreRefusedError, connect
+from storage.client import StoreRefusedError, connect
 from storage.reader import TIME, Parameter, Reader, polars_schema
 from storage.schema import apply
 from storage.writer import Writer
 from stream.rows import pack
+from tests.conftest import DoorUnderTest
 
 pytest.importorskip("chdb")
 
 ROOT = Path(__file__).parents[2]
-START_TIMEOUT_S = 30
-ROLES = ("ingest", "reports", "admin")
 
 
 def recent_day() -> Period:
@@ -52,31 +49,12 @@ METERS = {
 
 
 @pytest.fixture(scope="module")
-def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    path = tmp_path_factory.mktemp("store")
-    passwords = {f"KVANDAL_{role.upper()}_PASSWORD": f"{role} password" for role in ROLES}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "storage.door", "--path", str(path), "--database", "kvandal"],
-        env=os.environ | passwords | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=path,
-    )
-    assert process.stdout is not None
-    yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(START_TIMEOUT_S) == 0
-
-
-def address(door: str, role: str) -> StoreAddress:
-    return StoreAddress(door, user=role, password=f"{role} password")
-
-
-@pytest.fixture(scope="module")
-def reader(door: str) -> Reader:
-    apply(connect(address(door, "admin")))
-    fill(Writer(connect(address(door, "ingest"))))
-    return Reader(connect(address(door, "reports")))
+def reader(door: DoorUnderTest) -> Iterator[Reader]:
+    door.empty()
+    apply(connect(door.address()))
+    fill(Writer(connect(door.address("ingest"))))
+    yield Reader(connect(door.address("reports")))
+    door.empty()
 
 
 def fill(writer: Writer) -> None:
