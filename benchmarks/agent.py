@@ -61,11 +61,11 @@ class Cost:
 
 def run(*, seconds: float = 60.0) -> dict[str, object]:
     """All measurements of one run as a document."""
-    with tempfile.TemporaryDirectory() as folder, nvml_stub(Path(folder), Profile.H100) as stub, _ticking(stub):
+    with tempfile.TemporaryDirectory() as folder, nvml_stub(Path(folder), Profile.H100) as stub, ticking(stub):
         environment = {**os.environ, **stub.environment(), **recommended_environment()}
         with EmbeddedBroker.start(Path(folder) / "broker.log") as broker:
             ensure_topics(KafkaAddress(broker.bootstrap), replication=1)
-            agent = _agent_command(Path(folder), broker.bootstrap)
+            agent = agent_command(Path(folder), broker.bootstrap)
             cost = _measure(agent, environment, seconds)
         bare = _measure([sys.executable, "-c", _BARE_LOOP], environment, seconds)
     return {
@@ -84,13 +84,13 @@ def recommended_environment() -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _agent_command(folder: Path, bootstrap: str) -> list[str]:
+def agent_command(folder: Path, bootstrap: str) -> list[str]:
     options = ["--source", "nvml", "--broker", bootstrap, "--spool", str(folder / "spool.db"), "--port", "0"]
     return [sys.executable, "-m", "kvandal", "agent", *options]
 
 
 @contextmanager
-def _ticking(stub: NvmlStub) -> Iterator[None]:
+def ticking(stub: NvmlStub) -> Iterator[None]:
     """The devices' own clock goes with the machine's."""
     done = Event()
 
@@ -111,9 +111,9 @@ def _measure(command: list[str], environment: dict[str, str], seconds: float) ->
     process = subprocess.Popen(tied_to_parent(command), stdout=subprocess.DEVNULL, env=environment)
     try:
         time.sleep(_WARM_UP_S)
-        started_s, before_s = time.monotonic(), _processor_s(process.pid)
+        started_s, before_s = time.monotonic(), processor_s(process.pid)
         time.sleep(seconds)
-        took_s, used_s = time.monotonic() - started_s, _processor_s(process.pid) - before_s
+        took_s, used_s = time.monotonic() - started_s, processor_s(process.pid) - before_s
         resident, private = _memory_mb(process.pid)
         threads = len(list(Path(f"/proc/{process.pid}/task").iterdir()))
     finally:
@@ -122,7 +122,7 @@ def _measure(command: list[str], environment: dict[str, str], seconds: float) ->
     return Cost(took_s, used_s, resident, private, threads)
 
 
-def _processor_s(pid: int) -> float:
+def processor_s(pid: int) -> float:
     """User and system time of the process, from the kernel's own account in nanoseconds of each of its threads."""
     return sum(int(file.read_text().split()[0]) for file in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 

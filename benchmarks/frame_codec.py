@@ -42,7 +42,7 @@ def _measure(count: int) -> dict[str, object]:
 
 
 def _compare(work: Callable[[], object], copy: Callable[[], object]) -> dict[str, float]:
-    work_us, copy_us = _least_us(work), _least_us(copy)
+    work_us, copy_us = least_us(work), least_us(copy)
     return {
         "instructions": instructions_of(work),
         "us": round(work_us, 3),
@@ -70,7 +70,7 @@ def instructions_of(work: Callable[[], object]) -> int:
     return count
 
 
-def _least_us(work: Callable[[], object]) -> float:
+def least_us(work: Callable[[], object]) -> float:
     def once() -> float:
         started = time.process_time_ns()
         for _ in range(_CALLS):

@@ -85,6 +85,30 @@ def _beside_bare_reads(document: Json) -> float:
     return float(document["agent"]["processor_ms_per_tick"] / bare["processor_ms_per_tick"])
 
 
+def _of_sizes(document: Json) -> float:
+    """Processor time of a row in inserts of the default size, beside the cheapest size."""
+    costs = {one["rows_per_insert"]: float(one["processor_us_per_row"]) for one in document["sizes"]}
+    return costs[document["default"]] / min(costs.values())
+
+
+def _last_beside_first(part: str, field: str) -> Callable[[Json], float]:
+    """Of a growing series: `part` of the document, or the document itself."""
+
+    def ratio(document: Json) -> float:
+        series = document[part] if part else document
+        return float(series[-1][field] / series[0][field])
+
+    return ratio
+
+
+def _most_memory_grew(document: Json) -> float:
+    return max(float(document[f"{name}_resident_mb"]["grew_percent"]) for name in ("ingest", "store"))
+
+
+def _codecs(sample: str) -> Callable[[Json], float]:
+    return lambda document: float(document[sample]["catalogue_beside_smallest"])
+
+
 GOALS = (
     Goal(
         "drain_40", "ingest drains Apache Kafka, 40 rows a message, exactly once", "inserting ready-made Native blocks",
@@ -190,6 +214,49 @@ GOALS = (
     Goal(
         "event", "event to Alertmanager: 99 %", "the broker's round trip",
         "event_page", lambda document: float(document["event_to_alertmanager_s"]["p99"]), 2.0, " s",
+    ),
+    Goal(
+        "codecs_simulated", "bytes by the catalogue's codecs, simulated GPUs", "the smallest codec of each column",
+        "codecs", _codecs("simulated gpu"), 1.1, is_ratio=True,
+    ),
+    Goal(
+        "codecs_host", "the same on this machine's own readings", "the same",
+        "codecs", _codecs("host"), 1.1, is_ratio=True,
+        why="most of it is one column, `memory_used_bytes`, over two minutes of one machine: too little to choose by",
+    ),
+    Goal(
+        "insert_size", "processor time of a row by the default size of an insert", "the cheapest size measured",
+        "insert_size", _of_sizes, 1.5, is_ratio=True,
+    ),
+    Goal(
+        "two_processes", "two ingest processes on two cores: rows a second", "one process",
+        "ingest_processes", lambda document: float(document["two_beside_one"]), 0.9, at_least=True, is_ratio=True,
+    ),
+    Goal(
+        "client", "kafka-python reads the frames of 100,000 GPUs: share of a core", "confluent-kafka",
+        "kafka_clients",
+        lambda document: float(document["clients"]["kafka-python"]["reads_100_000_gpus_percent_of_a_core"]),
+        25.0, " %",
+    ),
+    Goal(
+        "columns", "processor time of inserting a reading, 140 columns", "40 columns",
+        "growth", _last_beside_first("columns", "insert_processor_ns_per_reading"), 1.25, is_ratio=True,
+    ),
+    Goal(
+        "gpus", "processor time of draining a row, 100,000 GPUs", "1,000 GPUs",
+        "growth", _last_beside_first("gpus", "processor_us_per_row"), 1.25, is_ratio=True,
+    ),
+    Goal(
+        "held_rows", "processor time of inserting a row, fifty million rows held", "none held",
+        "held_rows", _last_beside_first("", "insert_processor_us_per_row"), 1.25, is_ratio=True,
+    ),
+    Goal(
+        "soak_memory", "hours in ten minutes: rise of ingest's and the store's memory", "its mean",
+        "soak", _most_memory_grew, 10.0, " %",
+    ),
+    Goal(
+        "soak_parts", "the same: rise of the number of active parts", "its mean",
+        "soak", lambda document: float(document["active_parts"]["grew_percent"]), 25.0, " %",
     ),
 )  # fmt: skip
 

@@ -7,7 +7,7 @@ tables. Both in this process, the broker in its own, all on the same cores.
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
@@ -33,6 +33,7 @@ from stream.rows import row_type
 from tests.servers.kafka import KafkaCluster
 
 _TIMEOUT_S = 300.0
+NOBODY: AbstractContextManager[object] = nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +63,10 @@ def run(*, gpus: int = 4000, seconds: int = 600, ticks: int = 10, kafka: bool = 
         work = Path(folder)
         limit = _insert_ready_blocks(backlog, work)
         with _embedded(work) as bootstrap:
-            drained = [_drain("embedded broker", backlog, bootstrap, work, journal=work / "journal")]
+            drained = [drain("embedded broker", backlog, bootstrap, work, journal=work / "journal")]
         if kafka:
             with KafkaCluster.start(work / "kafka") as cluster:
-                drained.append(_drain("Apache Kafka", backlog, cluster.bootstrap, work, journal=None))
+                drained.append(drain("Apache Kafka", backlog, cluster.bootstrap, work, journal=None))
     return {
         "rows_per_message": ticks * 4,
         "columns": len(GPU.metrics),
@@ -104,7 +105,16 @@ def _insert_ready_blocks(backlog: Backlog, work: Path) -> Drained:
         return meter.drained("ready-made Native blocks", backlog)
 
 
-def _drain(what: str, backlog: Backlog, bootstrap: str, work: Path, *, journal: Path | None) -> Drained:
+def drain(
+    what: str,
+    backlog: Backlog,
+    bootstrap: str,
+    work: Path,
+    *,
+    journal: Path | None,
+    watch: AbstractContextManager[object] = NOBODY,
+) -> Drained:
+    """Publish the backlog, and measure how it is drained into an empty store; `watch` is open meanwhile."""
     address, kafka = KafkaAddress(bootstrap), KafkaSettings(bootstrap=bootstrap)
     ensure_topics(address, replication=1, partitions=2)
     backlog.publish(address)
@@ -116,9 +126,10 @@ def _drain(what: str, backlog: Backlog, bootstrap: str, work: Path, *, journal: 
         ) as process:
             stop = Event()
             thread = Thread(target=process.ingest.run, args=(stop,))
-            thread.start()
-            wait_until_stored(watcher, backlog.rows)
-            drained = meter.drained(what, backlog)
+            with watch:
+                thread.start()
+                wait_until_stored(watcher, backlog.rows)
+                drained = meter.drained(what, backlog)
             stop.set()
             thread.join()
         distinct = watcher.query("SELECT uniqExact(resource, time) FROM gpu").result_rows[0][0]

@@ -11,6 +11,7 @@ from typing import Any
 import altair as alt
 
 from benchmarks.goals import Goal, Json, reached
+from benchmarks.tables import sections
 from reports.charts import svg
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,6 +58,7 @@ def _page(measured: Mapping[str, Any], drawn: Mapping[str, str]) -> Iterator[str
     for path, title in _TITLES.items():
         if f"{IMAGES}/{path}.svg" in drawn:
             yield f"![{title}](images/{path}.svg)\n"
+    yield from sections(measurements)
     yield from _documents(measurements)
 
 

@@ -236,11 +236,11 @@ def _insert(client: Client, rows: Rows) -> float:
     writer, meter = Writer(client), Meter()
     for start in range(0, len(rows), BLOCK_ROWS):
         writer.insert_rows("gpu", rows[start : start + BLOCK_ROWS], token=str(start))
-    _wait_for_merges(client)
+    wait_for_merges(client)
     return meter.processor_s()
 
 
-def _wait_for_merges(client: Client) -> None:
+def wait_for_merges(client: Client) -> None:
     give_up_s, still = time.monotonic() + MERGE_TIMEOUT_S, 0
     while still < 5 and time.monotonic() < give_up_s:
         time.sleep(0.2)

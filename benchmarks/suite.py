@@ -14,16 +14,26 @@ import psutil
 
 from benchmarks import (
     agent,
+    codecs,
     dashboards,
     event_page,
     frame_codec,
     gateway,
+    growth,
+    held_rows,
+    hot_spots,
     ingest_drain,
+    ingest_processes,
+    insert_size,
+    kafka_clients,
     report_cost,
     report_sustainability,
     rivals,
     sla_month,
+    soak,
+    sort_order,
     whole_site,
+    wire_compression,
 )
 
 Document = dict[str, object]
@@ -61,6 +71,16 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "report_cost": Benchmark(report_cost.run, partial(report_cost.run, (1_000,))),
     "report_sustainability": Benchmark(report_sustainability.run),
     "sla_month": Benchmark(sla_month.run),
+    "codecs": Benchmark(codecs.run),
+    "sort_order": Benchmark(sort_order.run),
+    "insert_size": Benchmark(insert_size.run),
+    "wire_compression": Benchmark(wire_compression.run),
+    "ingest_processes": Benchmark(ingest_processes.run),
+    "kafka_clients": Benchmark(kafka_clients.run),
+    "growth": Benchmark(growth.run),
+    "held_rows": Benchmark(held_rows.run),
+    "soak": Benchmark(soak.run),
+    "hot_spots": Benchmark(hot_spots.run),
 }
 
 
