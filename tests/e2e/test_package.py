@@ -83,5 +83,6 @@ def test_it_runs_in_an_empty_environment(built: Path, tmp_path: Path) -> None:
     )
     program = environment / "bin" / "kvandal"
     assert __version__ in run(program, "--version", cwd=tmp_path)
-    out = run(program, "demo", "--gpus", "16", "--seconds", "2", "--once", "--out", tmp_path / "demo", cwd=tmp_path)
+    out = run(program, "demo", "--gpus", "16", "--days", "2", "--seconds", "2", "--once", "--out", tmp_path / "demo",
+              cwd=tmp_path)  # fmt: skip
     assert "every row that was produced is stored, once" in out
