@@ -34,9 +34,9 @@ from dashboards.preview import every_dashboard
 from simulation import Simulation, Site
 from storage import schema
 from storage.client import StoreAddress, connect
-from storage.ddl import hour_insert
 from storage.door import Door
 from storage.engine import Engine, Handle
+from storage.hours import COMPUTED, hour_inserts
 from storage.roles import RoleName, make_role
 from storage.topology import recompute_places
 from storage.writer import Writer
@@ -213,7 +213,8 @@ def fill(client: Client, gpus: int, hours: int) -> datetime:
         tell.events(source)
     for table in TABLES:
         _repeat_ticks(client, table, hours)
-        _compute_hours(client, table, end, hours)
+    for name in COMPUTED:
+        _compute_hours(client, name, end, hours)
     _fill_frames(client, end, hours, nodes=site.gpu_count // GPUS_PER_NODE)
     return end
 
@@ -269,13 +270,14 @@ def _repeat_ticks(client: Client, table: Table, hours: int) -> None:
     client.command(f"TRUNCATE TABLE {table.name}")  # raw rows of an hour: no range of a day reads them
 
 
-def _compute_hours(client: Client, table: Table, end: datetime, hours: int) -> None:
+def _compute_hours(client: Client, name: str, end: datetime, hours: int) -> None:
     """As the hour keeper does, but for the last hour: it closes five minutes after its end."""
     at = datetime.now(UTC)
     computed = [end - back * HOUR for back in range(hours, 1, -1)]
     for hour in computed:
-        client.command(hour_insert(table), parameters={"first": hour, "last": hour, "computed_at": at})
-    kept = [[table.name, hour, at] for hour in computed]
+        for statement in hour_inserts(name):
+            client.command(statement, parameters={"first": hour, "last": hour, "computed_at": at})
+    kept = [[name, hour, at] for hour in computed]
     client.insert("hours_computed", kept, column_names=["table_name", "hour", "computed_at"])
 
 

@@ -251,13 +251,22 @@ def _asked(
     )
 
 
-def _hours_and_minutes(table: Table, readings: Sequence[Reading]) -> str:
-    """The rollups of the range: its whole hours up to the last that is computed, and the minutes on both sides."""
+def whole_hours(computed: str) -> tuple[str, str]:
+    """Where the whole hours of the range begin, and end: with the last one of `computed` that is computed.
+
+    `computed` is as hours_computed names it. Both are the same where there is none.
+    """
     first = "toStartOfHour($__fromTime + INTERVAL 3599 SECOND)"
     last = (
         f"(SELECT greatest({first}, max(hour) + INTERVAL 1 HOUR) FROM hours_computed "
-        f"WHERE table_name = '{table.name}' AND hour <= $__toTime - INTERVAL 1 HOUR)"
+        f"WHERE table_name = '{computed}' AND hour <= $__toTime - INTERVAL 1 HOUR)"
     )
+    return first, last
+
+
+def _hours_and_minutes(table: Table, readings: Sequence[Reading]) -> str:
+    """The rollups of the range: its whole hours up to the last that is computed, and the minutes on both sides."""
+    first, last = whole_hours(table.name)
     told = " ".join(reading.of_tier(Tier.HOUR) for reading in readings)
     columns = ", ".join(["resource", "time", *sorted(set(re.findall(r"tier\.(\w+)", told)))])
     return (
@@ -351,7 +360,7 @@ def series(
     inner = by_resource(table, readings, scope, finest=finest, during=during, bucket_s=bucket_s)
     ended = f"time + {bucket_seconds(bucket_s)} <= $__toTime OR $__toTime - $__fromTime < {2 * bucket_s}"
     return (
-        f"SELECT bucket AS time, {_columns(shown)}\nFROM (\n{inner}\n) AS reading{_joined(scope)}\n"
+        f"SELECT bucket AS time, {columns_of(shown)}\nFROM (\n{inner}\n) AS reading{_joined(scope)}\n"
         f"GROUP BY time{f' HAVING {ended}' if whole else ''} ORDER BY time"
     )
 
@@ -390,7 +399,7 @@ def figures(
 ) -> str:
     """One row over the whole range: aggregates over resources, each of which counts once."""
     inner = by_resource(table, readings, scope, finest=finest, bucketed=False, during=during)
-    return f"SELECT {_columns(shown)}\nFROM (\n{inner}\n) AS reading{_joined(scope)}"
+    return f"SELECT {columns_of(shown)}\nFROM (\n{inner}\n) AS reading{_joined(scope)}"
 
 
 def ratio(over: Summed, under: Summed, name: str) -> str:
@@ -444,7 +453,7 @@ def outliers(
         f'({one} - {one}_median) / nullIf({MAD_TO_SIGMA} * {one}_spread, 0) AS "{name}"' for name, one in scores.items()
     )
     return (
-        f'SELECT place.name AS "GPU", scored.* EXCEPT resource\nFROM (SELECT resource, {scored}, {_columns(shown)}\n'
+        f'SELECT place.name AS "GPU", scored.* EXCEPT resource\nFROM (SELECT resource, {scored}, {columns_of(shown)}\n'
         f"FROM (SELECT *, {spreads} FROM (SELECT *, {medians} FROM (\n{inner}\n)))) AS scored\n"
         f"INNER JOIN ({Scope(scope.kinds).places}) AS place ON place.resource = scored.resource\n"
         f"ORDER BY {order} LIMIT {limit}"
@@ -454,7 +463,7 @@ def outliers(
 def latest(table: Table, readings: Sequence[Reading], scope: Scope, shown: Sequence[Shown]) -> str:
     """One row: aggregates over resources of their means in the last quarter hour of the range."""
     inner = _recent(table, readings, scope)
-    return f"SELECT {_columns(shown)}\nFROM (\n{inner}\n) AS reading{_joined(scope)}"
+    return f"SELECT {columns_of(shown)}\nFROM (\n{inner}\n) AS reading{_joined(scope)}"
 
 
 def listing(
@@ -474,7 +483,7 @@ def listing(
         _recent(table, readings, scope) if now else by_resource(table, readings, scope, finest=finest, bucketed=False)
     )
     return (
-        f"SELECT {_columns(shown)}\nFROM (\n{inner}\n) AS reading\n"
+        f"SELECT {columns_of(shown)}\nFROM (\n{inner}\n) AS reading\n"
         f"INNER JOIN ({scope.places}) AS place ON place.resource = reading.resource\n"
         f"WHERE {where}\nORDER BY {order}\nLIMIT {limit}"
     )
@@ -498,7 +507,7 @@ def grouped(
     )
     keys = ", ".join(f'"{key.name}"' for key in by)
     return (
-        f"SELECT {_columns([*by, *shown])}\nFROM (\n{inner}\n) AS reading\n"
+        f"SELECT {columns_of([*by, *shown])}\nFROM (\n{inner}\n) AS reading\n"
         f"INNER JOIN ({scope.places}) AS place ON place.resource = reading.resource\n"
         f"GROUP BY {keys}\nORDER BY {order}\nLIMIT {limit}"
     )
@@ -585,7 +594,8 @@ def values_of(choice: Choice, narrowed_by: Sequence[Choice]) -> str:
     return f"SELECT DISTINCT {column} FROM ({places}) WHERE {column} != '' ORDER BY {column} LIMIT 5000"
 
 
-def _columns(shown: Sequence[Shown]) -> str:
+def columns_of(shown: Sequence[Shown]) -> str:
+    """What is shown, as the columns of a SELECT."""
     return ", ".join(one.sql for one in shown)
 
 

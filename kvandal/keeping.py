@@ -42,9 +42,9 @@ def keep_store(address: StoreAddress, settings: KeeperSettings, stop: Event) -> 
         client = retry_until_stopped(lambda: connect(address), doing="connecting to the store", stop=stop)
     except StoppedError:
         return
-    # The energy of jobs and the days of the fleet need the places, the key figures need all of them.
+    # The minutes of the fleet, the energy of jobs and the days of the fleet need the places, the key figures need all.
     places = _places(client, settings)
-    tasks = [_hours(client), places, _job_energy(client), _fleet_days(client, settings)]
+    tasks = [places, _hours(client), _job_energy(client), _fleet_days(client, settings)]
     if settings.keep.metrics_port:
         tasks.append(_key_figures(client, settings))
     # Of a new store the topology comes first: without it dashboards and reports are empty.

@@ -1,4 +1,7 @@
-"""The hour tier: computed from the minutes when an hour is closed, and again when late data touched it."""
+"""What is computed from the minutes when an hour is closed, and again when late data touched it.
+
+The hour tier of every table, and from the GPUs' minutes those of the fleet, hour by hour as well.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,11 +9,14 @@ from datetime import UTC, datetime, timedelta
 
 from clickhouse_connect.driver.client import Client
 
-from catalogue import TABLES, table
+from catalogue import GPU, TABLES, table
 from storage.client import store_errors
 from storage.ddl import hour_insert
+from storage.fleet_minutes import FLEET_MINUTES, fleet_minutes_inserts
 
 HOUR = timedelta(hours=1)
+# Whose hours are computed, as hours_computed names it.
+COMPUTED = (*(one.name for one in TABLES), FLEET_MINUTES)
 # An hour is closed when frames of its last ticks have had time to arrive.
 _GRACE = timedelta(minutes=5)
 # Frames of an hour that was still open at one run are looked at again by the runs of the next hours.
@@ -21,7 +27,7 @@ _DIRTY = """
 WITH touched AS
 (
     SELECT
-        table_name AS name,
+        arrayJoin(if(table_name = {gpu:String}, [table_name, {fleet:String}], [table_name])) AS name,
         toDateTime(arrayJoin(range(
             toUInt32(toStartOfHour(first_time)), toUInt32(last_time) + 1, 3600)), 'UTC') AS touched_hour,
         max(stored_at) AS last_stored
@@ -39,15 +45,20 @@ ORDER BY name, touched_hour
 
 @dataclass(frozen=True, slots=True)
 class ComputedHours:
-    """Hours of one table that were computed: from `first` to `last`, both included."""
+    """Hours of one table, or of the fleet's minutes, that were computed: from `first` to `last`, both included."""
 
     table: str
     first: datetime
     last: datetime
 
 
+def hour_inserts(name: str) -> tuple[str, ...]:
+    """What computes hours of one of COMPUTED, one after another; parameters as of `storage.ddl.hour_insert`."""
+    return fleet_minutes_inserts() if name == FLEET_MINUTES else (hour_insert(table(name)),)
+
+
 class HourKeeper:
-    """Keeps the hour tier up to date; only one at a time per store.
+    """Keeps the hour tier and the fleet's minutes up to date; only one at a time per store.
 
     A recomputation replaces what was there, so running it twice, or too often, does no harm.
     """
@@ -69,9 +80,10 @@ class HourKeeper:
 
     def _dirty(self, started: datetime) -> dict[str, list[datetime]]:
         newest = (started - _GRACE).replace(minute=0, second=0, microsecond=0) - HOUR
+        parameters = {"since": self._since, "newest": newest, "gpu": GPU.name, "fleet": FLEET_MINUTES}
         with store_errors("looking for changed hours"):
-            rows = self._client.query(_DIRTY, parameters={"since": self._since, "newest": newest}).result_rows
-        dirty: dict[str, list[datetime]] = {candidate.name: [] for candidate in TABLES}
+            rows = self._client.query(_DIRTY, parameters=parameters).result_rows
+        dirty: dict[str, list[datetime]] = {name: [] for name in COMPUTED}
         for name, hour in rows:
             dirty.setdefault(name, []).append(hour.replace(tzinfo=UTC))
         return dirty
@@ -79,9 +91,8 @@ class HourKeeper:
     def _compute(self, name: str, hours: Sequence[datetime], started: datetime) -> ComputedHours:
         first, last = hours[0], hours[-1]
         with store_errors(f"computing {len(hours)} hours of {name}"):
-            self._client.command(
-                hour_insert(table(name)), parameters={"first": first, "last": last, "computed_at": started}
-            )
+            for statement in hour_inserts(name):
+                self._client.command(statement, parameters={"first": first, "last": last, "computed_at": started})
             self._client.insert(
                 "hours_computed",
                 [[name, hour, started] for hour in hours],

@@ -5,6 +5,7 @@ from dataclasses import replace
 from catalogue import GPU, ResourceKind
 from dashboards.board import HALL, Board, Page
 from dashboards.boards.shared import TO_GPU, TO_RACK, Row, marks
+from dashboards.fleet_lines import AT_WORK_WATTS, IDLE_WATTS, fleet_lines, fleet_mean, fleet_power_quantile
 from dashboards.looks import (
     JOULES_PER_WATT_HOUR,
     KELVIN,
@@ -41,10 +42,10 @@ from dashboards.queries import (
     series,
     total,
 )
+from storage.fleet_minutes import is_idle
 
 GPUS = Scope((ResourceKind.GPU,), (HALL,))
-# Below 1 % of engine activity a GPU does nothing that anybody asked for.
-IDLE = f"{mean(GPU_GRAPHICS_ACTIVE)} < 0.01"
+IDLE = is_idle(mean(GPU_GRAPHICS_ACTIVE))
 _POWER, _SM, _TENSOR = mean(GPU_POWER), mean(GPU_SM_ACTIVE), mean(GPU_TENSOR_ACTIVE)
 _THROTTLES = [total(metric) for metric, _ in THROTTLE_CAUSES]
 # The power cap is our own choice; what heat and the power brake take is a fault.
@@ -131,12 +132,8 @@ def _over_time() -> Row:
                 why="The gap between SM and tensor is work that is not matrix work.",
                 of=(GPU_SM_ACTIVE, GPU_TENSOR_ACTIVE),
             ),
-            series(
-                GPU,
-                [_SM, _TENSOR],
-                GPUS,
-                [Shown("SM", f"avg({_SM})"), Shown("Tensor", f"avg({_TENSOR})")],
-                finest=Tier.MINUTE,
+            fleet_lines(
+                (HALL,), [Shown("SM", fleet_mean(GPU_SM_ACTIVE)), Shown("Tensor", fleet_mean(GPU_TENSOR_ACTIVE))]
             ),
             SHARE,
             width=8,
@@ -144,19 +141,18 @@ def _over_time() -> Row:
         lines(
             About(
                 title="Power of a GPU",
-                why="Median and spread: a wide spread at full load is uneven cooling or silicon.",
+                why=(
+                    "Median and spread of the GPUs' minutes: a wide spread at full load is uneven cooling or silicon."
+                ),
                 of=(GPU_POWER,),
             ),
-            series(
-                GPU,
-                [_POWER],
-                GPUS,
+            fleet_lines(
+                (HALL,),
                 [
-                    Shown("Lowest 5 %", f"quantile(0.05)({_POWER})"),
-                    Shown("Median", f"quantile(0.5)({_POWER})"),
-                    Shown("Highest 5 %", f"quantile(0.95)({_POWER})"),
+                    Shown("Lowest 5 %", fleet_power_quantile(0.05)),
+                    Shown("Median", fleet_power_quantile(0.5)),
+                    Shown("Highest 5 %", fleet_power_quantile(0.95)),
                 ],
-                finest=Tier.MINUTE,
             ),
             look_of(GPU_POWER),
             width=8,
@@ -164,19 +160,10 @@ def _over_time() -> Row:
         lines(
             About(
                 title="Power of GPUs at work and idle",
-                why="The idle band is what allocation and scheduling leave.",
+                why="The idle band is what allocation and scheduling leave; a GPU is judged by each minute.",
                 of=(GPU_POWER, GPU_GRAPHICS_ACTIVE),
             ),
-            series(
-                GPU,
-                [_POWER, mean(GPU_GRAPHICS_ACTIVE)],
-                GPUS,
-                [
-                    Shown("At work", f"sumIf({_POWER}, NOT ({IDLE}))"),
-                    Shown("Idle", f"sumIf({_POWER}, {IDLE})"),
-                ],
-                finest=Tier.MINUTE,
-            ),
+            fleet_lines((HALL,), [Shown("At work", AT_WORK_WATTS), Shown("Idle", IDLE_WATTS)]),
             look_of(GPU_POWER),
             stacked=True,
             width=8,

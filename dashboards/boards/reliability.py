@@ -6,6 +6,7 @@ from catalogue import GPU, GPU_HEALTH, ResourceKind
 from dashboards import event_queries as events
 from dashboards.board import HALL, RACK, TO_RUNBOOK, Board, Page
 from dashboards.boards.shared import TO_GPU, Row, event_looks, marks
+from dashboards.fleet_lines import DARK_GPUS, fleet_lines
 from dashboards.looks import ANY_IS_BAD, ANY_IS_NOTED, COUNTED, NEARLY_ALL_STEPS, SHARE, Look, look_of, tinted
 from dashboards.metrics import (
     GPU_STATE,
@@ -15,7 +16,7 @@ from dashboards.metrics import (
     HEALTH_REMAP_PENDING,
 )
 from dashboards.panels import NOTHING_HAPPENED, About, figure, lines, ranking, rows
-from dashboards.queries import Place, Scope, Shown, Tier, figures, listing, rise, series, worst
+from dashboards.queries import Place, Scope, Shown, figures, listing, rise, worst
 
 CHOICES = (HALL, RACK)
 GPUS = Scope((ResourceKind.GPU,), CHOICES)
@@ -107,14 +108,12 @@ def _over_time() -> Row:
             empty=NOTHING_HAPPENED,
         ),
         lines(
-            About(title="GPUs that cannot be read", why="Lost capacity, and how fast it comes back.", of=(GPU_STATE,)),
-            series(
-                GPU,
-                [_STATE],
-                GPUS,
-                [Shown("Dark", f"countIf({_STATE} = 3)"), Shown("Partly readable", f"countIf({_STATE} = 2)")],
-                finest=Tier.MINUTE,
+            About(
+                title="GPUs that cannot be read",
+                why="Lost capacity, and how fast it comes back. As many as in the worst minute of each step.",
+                of=(GPU_STATE,),
             ),
+            fleet_lines(CHOICES, DARK_GPUS),
             COUNTED,
             width=8,
         ),

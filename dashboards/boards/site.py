@@ -6,6 +6,7 @@ from catalogue import GPU, POWER, RACK, ResourceKind
 from dashboards import event_queries as events
 from dashboards.board import HALL, SITE, Board, Page
 from dashboards.boards.shared import METERS, POWER_BY_ROLE, SITE_POWER, TO_RACK, Row, alerts, ipue, marks, of_role
+from dashboards.fleet_lines import DARK_GPUS, fleet_lines, fleet_mean
 from dashboards.looks import (
     ANY_IS_BAD,
     COUNTED,
@@ -20,7 +21,6 @@ from dashboards.looks import (
     tinted,
 )
 from dashboards.metrics import (
-    GPU_POWER,
     GPU_SM_ACTIVE,
     GPU_STATE,
     GPU_TENSOR_ACTIVE,
@@ -31,7 +31,7 @@ from dashboards.metrics import (
     RACK_SUPPLY,
 )
 from dashboards.panels import About, figure, lines, plan, rows
-from dashboards.queries import Scope, Shown, Tier, figures, floor_plan, latest, listing, mean, series, worst
+from dashboards.queries import Scope, Shown, figures, floor_plan, latest, listing, mean, series, worst
 
 RACKS = Scope((ResourceKind.RACK,), (SITE, HALL))
 GPUS = Scope((ResourceKind.GPU,), (SITE, HALL))
@@ -112,15 +112,7 @@ def _plan_and_power() -> Row:
 
 
 def _work_and_trouble() -> Row:
-    sm, tensor, power = mean(GPU_SM_ACTIVE), mean(GPU_TENSOR_ACTIVE), mean(GPU_POWER)
     supply, back, leak = mean(RACK_SUPPLY), mean(RACK_RETURN), worst(RACK_LEAK)
-    dark = series(
-        GPU,
-        [_STATE],
-        GPUS,
-        [Shown("Dark", f"countIf({_STATE} = 3)"), Shown("Partly readable", f"countIf({_STATE} = 2)")],
-        finest=Tier.MINUTE,
-    )
     return (
         lines(
             About(
@@ -128,12 +120,9 @@ def _work_and_trouble() -> Row:
                 why="A sudden step is a job that ended or broke.",
                 of=(GPU_SM_ACTIVE, GPU_TENSOR_ACTIVE),
             ),
-            series(
-                GPU,
-                [sm, tensor, power],
-                GPUS,
-                [Shown("SM active", f"avg({sm})"), Shown("Tensor active", f"avg({tensor})")],
-                finest=Tier.MINUTE,
+            fleet_lines(
+                (SITE, HALL),
+                [Shown("SM active", fleet_mean(GPU_SM_ACTIVE)), Shown("Tensor active", fleet_mean(GPU_TENSOR_ACTIVE))],
             ),
             SHARE,
             width=6,
@@ -141,10 +130,10 @@ def _work_and_trouble() -> Row:
         lines(
             About(
                 title="GPUs that cannot be read",
-                why="One GPU is a repair, many at once a common cause.",
+                why="One GPU is a repair, many at once a common cause. As many as in the worst minute of each step.",
                 of=(GPU_STATE,),
             ),
-            dark,
+            fleet_lines((SITE, HALL), DARK_GPUS),
             COUNTED,
             width=4,
         ),

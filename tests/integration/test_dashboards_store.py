@@ -19,12 +19,13 @@ from clickhouse_connect.driver.client import Client
 
 from catalogue import GPU, POWER, ResourceKind
 from dashboards.answers import Answer, Asker, Json, Question, marks, questions
-from dashboards.board import Board, Page
-from dashboards.macros import View, expand
-from dashboards.metrics import GPU_ENERGY, GPU_POWER, METER_ENERGY
+from dashboards.board import HALL, Board, Page
+from dashboards.fleet_lines import IDLE_WATTS, fleet_lines, fleet_mean
+from dashboards.macros import ALL, View, expand
+from dashboards.metrics import GPU_ENERGY, GPU_POWER, GPU_SM_ACTIVE, METER_ENERGY
 from dashboards.preview import draw_pages
 from dashboards.preview_server import Moments, PreviewServer
-from dashboards.queries import Scope, Tier, by_resource, highest, mean, rise, total
+from dashboards.queries import Scope, Shown, Tier, by_resource, highest, mean, rise, total
 from dashboards.rendering import boards, dashboard_json
 from storage.client import connect
 from tests.conftest import DoorUnderTest
@@ -197,6 +198,17 @@ def test_a_figure_reads_few_minutes(filled: FilledStore, grafana: Client) -> Non
     assert read["kvandal.gpu"] == 0
     assert read["kvandal.gpu_1h"] > 0
     assert 0 < read["kvandal.gpu_1m"] < every["kvandal.gpu_1m"] / 10
+
+
+def test_a_line_over_the_fleet_reads_few_minutes(filled: FilledStore, grafana: Client) -> None:
+    shown = [Shown("SM", fleet_mean(GPU_SM_ACTIVE)), Shown("Idle", IDLE_WATTS)]
+    view = View(filled.start + timedelta(minutes=5), filled.end, 60, {"hall": [ALL]})
+    read = _granules_by_table(_explained(grafana, fleet_lines((HALL,), shown), view))
+    minutes = "SELECT sum(power_watts_count) FROM gpu_1m AS tier WHERE $__timeFilter(tier.time)"
+    every = _granules_by_table(_explained(grafana, minutes, view))
+    assert read["kvandal.fleet_minutes"] > 0
+    assert 0 < read["kvandal.gpu_1m"] < every["kvandal.gpu_1m"] / 10
+    assert "kvandal.place_versions" not in read, "where all halls are chosen, nothing is looked up"
 
 
 def _by_gpu(client: Client, sql: str, view: View) -> dict[tuple[int, str, str], float]:

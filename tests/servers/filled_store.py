@@ -9,13 +9,13 @@ from uuid import UUID
 import numpy as np
 from clickhouse_connect.driver.client import Client
 
-from catalogue import TABLES
 from collectors.simulator import SimulatorSource
 from collectors.source import Reading
 from simulation import Simulation, Site
 from storage import schema
 from storage.client import connect
-from storage.ddl import hour_insert
+from storage.fleet_minutes import FLEET_MINUTES
+from storage.hours import COMPUTED, hour_inserts
 from storage.topology import recompute_places
 from storage.writer import Writer
 from stream.batch import MessageBatcher, Record
@@ -111,15 +111,16 @@ class _Filling:
         """As the hour keeper does, without waiting for its grace period."""
         hour = timedelta(hours=1)
         at = datetime.now(UTC)
-        for table in TABLES:
-            self._client.command(
-                hour_insert(table),
-                parameters={"first": self._start, "last": self._end - hour, "computed_at": at},
-            )
-            hours = [self._start + number * hour for number in range((self._end - self._start) // hour)]
+        for name in COMPUTED:
+            # Lines over the fleet have an end that is not computed yet, as for the first minutes of every hour.
+            end = self._end - 2 * hour if name == FLEET_MINUTES else self._end
+            for statement in hour_inserts(name):
+                bounds = {"first": self._start, "last": end - hour, "computed_at": at}
+                self._client.command(statement, parameters=bounds)
+            hours = [self._start + number * hour for number in range((end - self._start) // hour)]
             self._client.insert(
                 "hours_computed",
-                [[table.name, computed, at] for computed in hours],
+                [[name, computed, at] for computed in hours],
                 column_names=["table_name", "hour", "computed_at"],
             )
 
