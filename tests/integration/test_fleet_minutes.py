@@ -7,6 +7,8 @@ n x 10 % of the time, but 1 is idle; 2 is partly readable for ten minutes, 3 is 
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from math import nan
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -109,10 +111,10 @@ def true(minute: int, gpus: Sequence[int]) -> dict[str, float]:
     return {
         "Dark": len(gpus) - len(heard),
         "Partly readable": int(2 in gpus and minute in PARTLY),
-        "SM": np.mean([n / 10 for n in heard]) if heard else np.nan,
-        "Tensor": np.mean([n / 20 for n in heard]) if heard else np.nan,
-        "At work": sum(n * 100.0 for n in heard if n != 1) if heard else np.nan,
-        "Idle": sum(100.0 for n in heard if n == 1) if heard else np.nan,
+        "SM": mean([n / 10 for n in heard]) if heard else nan,
+        "Tensor": mean([n / 20 for n in heard]) if heard else nan,
+        "At work": sum(n * 100.0 for n in heard if n != 1) if heard else nan,
+        "Idle": sum(100.0 for n in heard if n == 1) if heard else nan,
     }
 
 
@@ -122,9 +124,9 @@ def check(found: Sequence[dict[str, Any]], gpus: Sequence[int], step: int = 1) -
     for row in found:
         bucket = (row["time"].replace(tzinfo=UTC) - START) // MINUTE
         of_bucket = [true(minute, gpus) for minute in range(max(bucket, 12), min(bucket + step, 232))]
-        wanted = {name: np.mean([one[name] for one in of_bucket]) for name in of_bucket[0]}
+        wanted = {name: mean([one[name] for one in of_bucket]) for name in of_bucket[0]}
         wanted |= {name: max(one[name] for one in of_bucket) for name in ("Dark", "Partly readable")}
-        told = {name: np.nan if value is None else value for name, value in row.items() if name != "time"}
+        told = {name: nan if value is None else value for name, value in row.items() if name != "time"}
         assert told == pytest.approx(wanted, nan_ok=True), bucket
 
 
@@ -140,7 +142,7 @@ def heard(client: Client, kind: ResourceKind) -> dict[int, int]:
         "GROUP BY place HAVING heard > 0",
         parameters={"kind": str(kind)},
     ).result_rows
-    return dict(rows)
+    return {place: minutes for place, minutes in rows}  # noqa: C416 - rows are lists, not pairs
 
 
 def test_a_line_is_the_same_before_and_after_its_hours_are_computed(site: Client) -> None:
