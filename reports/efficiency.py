@@ -23,7 +23,7 @@ from reports.efficiency_power import steps, swings
 from reports.efficiency_racks import fluid_tables, rack_cooling
 from reports.efficiency_reading import EfficiencyData, read_efficiency
 from reports.efficiency_stragglers import deviations, slow_gpus
-from reports.figures import Account, Definition, Kpi
+from reports.figures import Account, Definition, Kpi, counted
 from reports.files import replace_text
 from reports.period import Period
 from reports.publishing.documents import json_text
@@ -217,8 +217,8 @@ def _trouble(
     lemons = int(nodes["lemon"].sum()) if nodes.height else 0
     failures = int(nodes["failures"].sum()) if nodes.height else 0
     trays = data.places.filter(pl.col("kind") == "gpu")["tray"].n_unique()
-    of_nodes = fleet.count_kpi(words["lemons"], lemons, coverage, f"{failures} failures on {trays} nodes.")
-    return stragglers, of_nodes
+    note = f"{counted(failures, 'failure')} on {counted(trays, 'node')}."
+    return stragglers, fleet.count_kpi(words["lemons"], lemons, coverage, note)
 
 
 def _power(words: Mapping[str, Definition], data: EfficiencyData, period: Period) -> tuple[Kpi, ...]:

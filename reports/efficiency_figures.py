@@ -8,7 +8,7 @@ import polars as pl
 from reports.accuracy import Accuracy, expanded, of_ratio
 from reports.efficiency_hours import Allocation, Health
 from reports.efficiency_power import Ramp, Steps, Swings
-from reports.figures import JOULES_PER_MWH, Definition, Evidence, Kpi
+from reports.figures import JOULES_PER_MWH, Definition, Evidence, Kpi, counted
 from reports.readings import TIME, Schema
 from reports.sweep import HOUR_MS
 
@@ -259,7 +259,7 @@ def _token_kpis(
         yield from (Kpi.blank(words[key], reason) for key in keys)
         return
     evidence, count = _job_evidence(told, limit), float(told["tokens"].sum())
-    note = f"{told.height} jobs."
+    note = f"{counted(told.height, 'job')}."
     yield Kpi(words[keys[0]], count / float(told["gpu_joules"].sum()), "1/J", evidence, note=note)
     if told["overhead_joules"].null_count():
         yield from (Kpi.blank(words[key], "A tray of these jobs does not tell its energy.") for key in keys[1:])
@@ -305,7 +305,7 @@ def rack_kpi(definition: Definition, racks: pl.DataFrame, column: str, scale: fl
     value = float(known.select(pl.col(column).median()).item()) * scale
     assumed = float(known["heat_assumed"].sum()) / known.height if column == "overflow_ratio" else 0.0
     evidence = Evidence(coverage=min(1.0, coverage), share_estimated=assumed)
-    return Kpi(definition, value, definition.unit, evidence, note=f"{known.height} racks.")
+    return Kpi(definition, value, definition.unit, evidence, note=f"{counted(known.height, 'rack')}.")
 
 
 def count_kpi(definition: Definition, count: int, coverage: float, note: str = "") -> Kpi:

@@ -120,6 +120,11 @@ class Kpi:
         return abs(self.value) * self.evidence.uncertainty
 
 
+def counted(number: int, noun: str) -> str:
+    """1 job, 2 jobs."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Account:
     """What the ledger found out about one site and period.

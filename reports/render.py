@@ -170,11 +170,15 @@ def below_whole(percentage: float, digits: int | None) -> float:
 
 
 def margin(kpi: Kpi) -> str:
-    """The uncertainty of a key figure; empty when there is none."""
-    plus_minus = kpi.plus_minus
+    """The uncertainty of a key figure, empty when there is none; what is not 0 is never shown as 0."""
+    plus_minus, digits = kpi.plus_minus, figure_digits(kpi)
     if plus_minus is None:
         return ""
-    return scientific(plus_minus) if _is_tiny_yield(kpi) else number(plus_minus, figure_digits(kpi))
+    if _is_tiny_yield(kpi):
+        return scientific(plus_minus)
+    if digits and 0 < plus_minus < 0.5 * 10**-digits:
+        return f"<{THIN_SPACE}{number(10**-digits, digits)}"
+    return number(plus_minus, digits)
 
 
 def percent(share: float | None, digits: int = 1) -> str:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from fractions import Fraction
 
 from reports.efficiency_hours import Health
-from reports.figures import Definition, Evidence, Kpi
+from reports.figures import Definition, Evidence, Kpi, counted
 from reports.sla_account import Sums
 from reports.sla_definitions import definitions
 from reports.sla_outages import Outage
@@ -93,12 +93,12 @@ def _reliability(
     working_h = whole.working_ms / HOUR_MS
     if failures:
         mtbf_h = working_h / failures
-        yield Kpi(words["mtbf"], mtbf_h, "h", evidence, note=f"{failures} failures.", digits=_digits(mtbf_h))
+        yield Kpi(words["mtbf"], mtbf_h, "h", evidence, note=f"{counted(failures, 'failure')}.", digits=_digits(mtbf_h))
     else:
         yield Kpi.blank(words["mtbf"], f"No failure in {working_h:,.0f} working hours of all units.")
     repaired = [outage.phases.total for outage in outages if outage.phases]
     if repaired:
         mttr_h = sum(repaired, timedelta(0)) / len(repaired) / timedelta(hours=1)
-        yield Kpi(words["mttr"], mttr_h, "h", evidence, note=f"Mean of {len(repaired)} failures.", digits=2)
+        yield Kpi(words["mttr"], mttr_h, "h", evidence, note=f"Mean of {counted(len(repaired), 'failure')}.", digits=2)
     else:
         yield Kpi.blank(words["mttr"], "No failure was seen from begin to end.")

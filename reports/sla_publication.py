@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import partial
 
 from reports.efficiency_hours import Health
-from reports.figures import Kpi
+from reports.figures import Kpi, counted
 from reports.period import Period
 from reports.publishing.parts import method_pairs, period_facts
 from reports.publishing.publication import (
@@ -332,9 +332,9 @@ def _outcomes(report: SlaReport) -> str:
     contracts = [one for customer in report.customers for one in customer.contracts]
     if not contracts:
         return "The register contracts has no SLA contract in this period."
-    counted = {word: sum(verdict(one) == word for one in contracts) for word in ("kept", "missed", "cannot be told")}
-    words = ", ".join(f"{count} {word}" for word, count in counted.items() if count)
-    return f"{len(contracts)} contracts with {len(report.customers)} customers: {words}."
+    outcomes = {word: sum(verdict(one) == word for one in contracts) for word in ("kept", "missed", "cannot be told")}
+    words = ", ".join(f"{count} {word}" for word, count in outcomes.items() if count)
+    return f"{counted(len(contracts), 'contract')} with {counted(len(report.customers), 'customer')}: {words}."
 
 
 def _summary_sections(report: SlaReport) -> Iterator[Section]:

@@ -48,7 +48,7 @@ from reports.efficiency_queries import (
 from reports.efficiency_racks import fluid_tables, rack_cooling
 from reports.efficiency_reading import part_of
 from reports.efficiency_stragglers import deviations, slow_gpus
-from reports.figures import Account, Evidence, Kpi, Quality, Role
+from reports.figures import Account, Evidence, Kpi, Quality, Role, counted
 from reports.period import Period
 from reports.render import figure, margin, scientific
 
@@ -462,6 +462,17 @@ def test_tiny_figures_keep_their_digits() -> None:
     tokens = Kpi(WORDS["tokens_per_joule"], 2.13e-7, "1/J", sure)
     assert (figure(tokens), margin(tokens)) == ("2.1 · 10⁻⁷", "1.1 · 10⁻⁸")
     assert figure(replace(tokens, value=0.213)) == "0.213"
+
+
+def test_an_uncertainty_is_not_shown_as_none_because_it_is_small() -> None:
+    tiny = Kpi(WORDS["idle_energy"], 2e-4, "MWh", replace(SURE, uncertainty=0.05))  # 10 Wh
+    assert margin(tiny) == "<\u20090.0001"
+    assert margin(replace(tiny, evidence=replace(SURE, uncertainty=0.5))) == "0.0001"
+    assert margin(replace(tiny, evidence=SURE)) == "0.000"
+
+
+def test_one_is_singular() -> None:
+    assert [counted(number, "rack") for number in (0, 1, 2)] == ["0 racks", "1 rack", "2 racks"]
 
 
 def test_what_is_counted_has_no_decimals() -> None:
