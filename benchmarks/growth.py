@@ -41,7 +41,7 @@ from stream.rows import Rows, absent_rows
 from stream.seen import SeenFrames
 
 COLUMNS = (40, 70, 140)
-SITES = ((1_000, 2_000), (10_000, 200), (100_000, 20))  # GPUs and seconds: two million rows each
+SITES = ((1_000, 1_000), (10_000, 100), (100_000, 10))  # GPUs and seconds: a million rows each
 _FRAME_ROWS, _TICKS = 40, 10
 
 
@@ -98,8 +98,8 @@ def _filled(table: Table, rows: Rows) -> Rows:
     wide["resource"], wide["time"] = rows["resource"], rows["time"]
     for n, metric in enumerate(table.metrics):
         column = rows[GPU.metrics[n % len(GPU.metrics)].column]
-        # A repeated metric is of another place: no codec may find it again.
-        wide[metric.column] = np.roll(column, n // len(GPU.metrics) * 7_919)
+        # A repeated metric is that of another tray, from its first tick to its last: no codec may find it again.
+        wide[metric.column] = np.roll(column, n // len(GPU.metrics) * _FRAME_ROWS * 7)
     return wide
 
 

@@ -102,6 +102,7 @@ _TITLES = {
     "performance-goals": "Each goal's figure as a share of its bound: left of the line is reached",
     "performance-reports": "Seconds and memory of a month's report by the number of GPUs",
     "performance-boards": "Median and longest time of a dashboard's queries",
+    "performance-soak": "A soak in fast motion: memory and active parts by time",
 }
 
 
@@ -110,6 +111,7 @@ def _charts(measurements: Mapping[str, Any]) -> Iterator[tuple[str, alt.TopLevel
     makers: Mapping[str, tuple[str, Callable[[Any], alt.TopLevelMixin]]] = {
         "performance-reports": ("report_cost", _reports_chart),
         "performance-boards": ("dashboards", _boards_chart),
+        "performance-soak": ("soak", _soak_chart),
     }
     for name, (benchmark, make) in makers.items():
         document = measurements.get(benchmark, {}).get("document")
@@ -172,3 +174,22 @@ def _boards_chart(document: Json) -> alt.TopLevelMixin:
         .properties(width=_WIDTH - 100, height=_ROW_HEIGHT * len(document["pages"]))
     )
     return chart
+
+
+def _soak_chart(document: Json) -> alt.TopLevelMixin:
+    titles = {"ingest_resident_mb": "ingest, MB", "store_resident_mb": "store, MB", "active_parts": "active parts"}
+    panels = [
+        alt.Chart(
+            alt.InlineData(
+                values=[
+                    {"at": at_s / 60, "value": value}
+                    for at_s, value in zip(document["at_s"], document[name]["by_time"], strict=True)
+                ]
+            )
+        )
+        .mark_line()
+        .encode(x=alt.X("at:Q", title="minutes"), y=alt.Y("value:Q", title=title, scale=alt.Scale(domainMin=0)))
+        .properties(width=_WIDTH // 3 - 60, height=160)
+        for name, title in titles.items()
+    ]
+    return alt.hconcat(*panels)
