@@ -105,6 +105,14 @@ def _most_memory_grew(document: Json) -> float:
     return max(float(document[f"{name}_resident_mb"]["grew_percent"]) for name in ("ingest", "store"))
 
 
+def _more_of_a_core(document: Json) -> float:
+    ours, other = (
+        float(document["clients"][client]["reads_100_000_gpus_percent_of_a_core"])
+        for client in ("kafka-python", "confluent-kafka")
+    )
+    return ours - other
+
+
 def _codecs(sample: str) -> Callable[[Json], float]:
     return lambda document: float(document[sample]["catalogue_beside_smallest"])
 
@@ -233,10 +241,8 @@ GOALS = (
         "ingest_processes", lambda document: float(document["two_beside_one"]), 0.9, at_least=True, is_ratio=True,
     ),
     Goal(
-        "client", "kafka-python reads the frames of 100,000 GPUs: share of a core", "confluent-kafka",
-        "kafka_clients",
-        lambda document: float(document["clients"]["kafka-python"]["reads_100_000_gpus_percent_of_a_core"]),
-        25.0, " %",
+        "client", "kafka-python reads the frames of 100,000 GPUs: more of a core than the other", "confluent-kafka",
+        "kafka_clients", _more_of_a_core, 25.0, " %",
     ),
     Goal(
         "columns", "processor time of inserting a reading, 140 columns", "40 columns",

@@ -199,15 +199,28 @@ def _soak(document: Json) -> Lines:
 
 
 def _hot_spots(document: Json) -> Lines:
+    yield _bottleneck(document["ingest_drain"])
     for name, told in document.items():
         yield (
             f"The {name.replace('_', ' ')}: {told['processor_s']} s of processor in {told['seconds']} s, "
             f"{told['samples']:,} samples of work in Python.\n"
         )
-        yield from _table(("function", "% in it"), list(told["percent_in_function"].items()))
+        yield from _table(("function", "% of work in Python"), list(told["percent_in_function"].items()))
         yield from _table(("function of ours", "% in it and below"), list(told["percent_in_ours_and_below"].items()))
         yield "Processor time of all threads, by their names; the engine's change theirs with their work:\n"
         yield from _table(("thread", "%"), list(told["processor_percent_by_thread"].items()))
+
+
+def _bottleneck(drain: Json) -> str:
+    threads, ours = drain["processor_percent_by_thread"], drain["percent_in_ours_and_below"]
+    python = threads.get("python", 0.0)
+    return (
+        f"Of a drain's processor time the threads in Python take {python:g} %, the engine {100 - python:.3g} %, and "
+        f"its merges alone (MergeMutate) {threads.get('MergeMutate', 0.0):g} %. Of the work in Python, reading records "
+        f"from the client is {ours.get('KafkaLog.poll (stream/consume.py)', 0.0):g} % and making batches of them "
+        f"{ours.get('FrameBatcher.build (stream/batch.py)', 0.0):g} %. So the next bottleneck is "
+        f"{'the engine: its inserts and merges' if python < 50 else 'Python'}.\n"
+    )
 
 
 SECTIONS: Mapping[str, Section] = {
