@@ -1,5 +1,5 @@
 # ruff: noqa: S608 - names come from this module, what people choose is quoted by Grafana
-"""SQL over what is told by messages: events, jobs and ingest's own log of frames."""
+"""SQL over what is told by messages: events and jobs."""
 
 from collections.abc import Sequence
 
@@ -277,16 +277,3 @@ def held_buckets(inner: str, shown: str, tail: str) -> str:
         "WHERE reading.bucket >= held.start AND (held.end IS NULL OR reading.bucket < held.end)\n"
         f"GROUP BY {tail}"
     )
-
-
-def frames_over_time(value: str, *, series: str = "table_name") -> str:
-    """Frames by when ingest took them, one series for each table or outcome."""
-    return (
-        "SELECT toStartOfInterval(checked_at, INTERVAL greatest(60, $__interval_s) second) AS time, "
-        f"toString({series}) AS series, {value} AS value\n"
-        "FROM frames WHERE $__timeFilter(checked_at)\nGROUP BY time, series ORDER BY time, series"
-    )
-
-
-def frames_figures(shown: str) -> str:
-    return f"SELECT {shown} FROM frames WHERE $__timeFilter(checked_at)"

@@ -1,6 +1,6 @@
 """What is computed from the minutes when an hour is closed, and again when late data touched it.
 
-The hour tier of every table, and from the GPUs' minutes those of the fleet, hour by hour as well.
+The hour tier of every table; from the GPUs' minutes those of the fleet; and rollups of ingest's lines about frames.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,16 +13,18 @@ from catalogue import GPU, TABLES, table
 from storage.client import store_errors
 from storage.ddl import hour_insert
 from storage.fleet_minutes import FLEET_MINUTES, fleet_minutes_inserts
+from storage.frame_rollups import FRAME_MINUTES, FRAMES, SOURCE_HOURS
 
 HOUR = timedelta(hours=1)
 # Whose hours are computed, as hours_computed names it.
-COMPUTED = (*(one.name for one in TABLES), FLEET_MINUTES)
+COMPUTED = (*(one.name for one in TABLES), FLEET_MINUTES, FRAMES)
 # An hour is closed when frames of its last ticks have had time to arrive.
 _GRACE = timedelta(minutes=5)
 # Frames of an hour that was still open at one run are looked at again by the runs of the next hours.
 _LOOK_BACK = timedelta(hours=3)
 
-# The hours that frames stored since {since} touched, and that are not computed yet from all of them.
+# The hours that frames stored since {since} touched, and that are not computed yet from all of them: those of their
+# readings, and those in which they were planned.
 _DIRTY = """
 WITH touched AS
 (
@@ -34,6 +36,11 @@ WITH touched AS
     FROM frames
     WHERE outcome = 'stored' AND stored_at >= {since:DateTime64(3, 'UTC')}
     GROUP BY name, touched_hour
+    UNION ALL
+    SELECT {frames:String}, toStartOfHour(checked_at), max(stored_at)
+    FROM frames
+    WHERE stored_at >= {since:DateTime64(3, 'UTC')}
+    GROUP BY 2
 )
 SELECT name, touched_hour
 FROM touched LEFT JOIN (SELECT * FROM hours_computed FINAL) AS computed
@@ -45,7 +52,7 @@ ORDER BY name, touched_hour
 
 @dataclass(frozen=True, slots=True)
 class ComputedHours:
-    """Hours of one table, or of the fleet's minutes, that were computed: from `first` to `last`, both included."""
+    """Hours of one of COMPUTED that were computed: from `first` to `last`, both included."""
 
     table: str
     first: datetime
@@ -54,11 +61,15 @@ class ComputedHours:
 
 def hour_inserts(name: str) -> tuple[str, ...]:
     """What computes hours of one of COMPUTED, one after another; parameters as of `storage.ddl.hour_insert`."""
-    return fleet_minutes_inserts() if name == FLEET_MINUTES else (hour_insert(table(name)),)
+    if name == FLEET_MINUTES:
+        return fleet_minutes_inserts()
+    if name == FRAMES:
+        return FRAME_MINUTES.insert, SOURCE_HOURS.insert
+    return (hour_insert(table(name)),)
 
 
 class HourKeeper:
-    """Keeps the hour tier and the fleet's minutes up to date; only one at a time per store.
+    """Keeps what is computed by hours up to date; only one at a time per store.
 
     A recomputation replaces what was there, so running it twice, or too often, does no harm.
     """
@@ -80,7 +91,7 @@ class HourKeeper:
 
     def _dirty(self, started: datetime) -> dict[str, list[datetime]]:
         newest = (started - _GRACE).replace(minute=0, second=0, microsecond=0) - HOUR
-        parameters = {"since": self._since, "newest": newest, "gpu": GPU.name, "fleet": FLEET_MINUTES}
+        parameters = {"since": self._since, "newest": newest, "gpu": GPU.name, "fleet": FLEET_MINUTES, "frames": FRAMES}
         with store_errors("looking for changed hours"):
             rows = self._client.query(_DIRTY, parameters=parameters).result_rows
         dirty: dict[str, list[datetime]] = {name: [] for name in COMPUTED}

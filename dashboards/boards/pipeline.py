@@ -2,13 +2,22 @@
 
 from dataclasses import replace
 
-from dashboards import event_queries as events
 from dashboards.board import Board, Page
 from dashboards.boards.shared import Row
+from dashboards.frame_queries import (
+    LONGEST_DELAY_S,
+    ROWS_A_SECOND,
+    frames_figures,
+    frames_over_time,
+    missing_ticks,
+    silent_sources,
+    sources_counted,
+)
 from dashboards.looks import ANY_IS_BAD, COUNTED, DELAY_STEPS, INSTANT, Colour, Look, tinted
 from dashboards.panels import About, figure, lines, own_lines, rows
 from dashboards.process_metrics import OwnMetric
 from dashboards.targets import promql
+from storage.frame_rollups import DELAY_S
 
 SECONDS = Look(unit="s", decimals=1)
 RATE = Look(unit="cps", decimals=1)
@@ -30,11 +39,10 @@ def board() -> Board:
 
 
 def _figures() -> Row:
-    delay = "quantile(0.95)(dateDiff('millisecond', sent_at, stored_at)) / 1000"
     return (
         figure(
             About(title="Rows stored", why="In this range, by the frames' own count."),
-            events.frames_figures("sumIf(rows, outcome = 'stored') AS \"Rows\""),
+            frames_figures("sumIf(rows, outcome = 'stored') AS \"Rows\""),
             {"Rows": Look(unit="short")},
             width=5,
         ),
@@ -42,13 +50,13 @@ def _figures() -> Row:
             About(
                 title="From agent to store, 95 %", why="Time between sealing a frame and its rows being in the store."
             ),
-            events.frames_figures(f'{delay} AS "Delay"'),
+            frames_figures(f'{DELAY_S} AS "Delay"'),
             {"Delay": replace(SECONDS, steps=DELAY_STEPS)},
             width=5,
         ),
         figure(
             About(title="Frames refused", why="Rejected or parked: readings that nobody can see until somebody looks."),
-            events.frames_figures("countIf(outcome IN ('rejected', 'parked')) AS \"Frames\""),
+            frames_figures("sumIf(frames, outcome IN ('rejected', 'parked')) AS \"Frames\""),
             {"Frames": replace(COUNTED, steps=ANY_IS_BAD)},
             width=5,
         ),
@@ -57,13 +65,13 @@ def _figures() -> Row:
                 title="Duplicates dropped",
                 why="Sent again after a doubt; dropped by number, so that nothing counts twice.",
             ),
-            events.frames_figures("countIf(outcome = 'duplicate') AS \"Frames\""),
+            frames_figures("sumIf(frames, outcome = 'duplicate') AS \"Frames\""),
             {"Frames": COUNTED},
             width=5,
         ),
         figure(
             About(title="Sources", why="How many agents and gateways were heard."),
-            events.frames_figures('uniqExact(source) AS "Sources"'),
+            sources_counted("Sources"),
             {"Sources": COUNTED},
         ),
     )
@@ -73,7 +81,7 @@ def _frames() -> Row:
     return (
         lines(
             About(title="Rows stored, by table", why="A table that falls silent is a source or a topic that stopped."),
-            events.frames_over_time("sumIf(rows, outcome = 'stored') / greatest(60, $__interval_s)"),
+            frames_over_time(ROWS_A_SECOND),
             Look(unit="wps"),
             named=True,
             width=8,
@@ -83,14 +91,14 @@ def _frames() -> Row:
                 title="Delay from agent to store, highest",
                 why="Grows with a backlog; falls by itself when ingest catches up.",
             ),
-            events.frames_over_time("max(dateDiff('millisecond', sent_at, stored_at)) / 1000"),
+            frames_over_time(LONGEST_DELAY_S),
             replace(SECONDS, steps=DELAY_STEPS),
             named=True,
             width=8,
         ),
         lines(
             About(title="Frames by outcome", why="Anything but stored wants a reason."),
-            events.frames_over_time("toFloat64(count())", series="outcome"),
+            frames_over_time("toFloat64(sum(frames))", series="outcome"),
             COUNTED,
             named=True,
             stacked=True,
@@ -101,20 +109,6 @@ def _frames() -> Row:
 
 
 def _sources() -> Row:
-    silent = (
-        'SELECT hex(source) AS "Source", groupUniqArray(table_name) AS "Tables", max(last_time) AS "Last tick", '
-        'dateDiff(\'second\', max(last_time), $__toTime) AS "Silent for", sum(ticks) AS "Ticks"\n'
-        'FROM frames WHERE $__timeFilter(checked_at) GROUP BY source ORDER BY "Silent for" DESC LIMIT 50'
-    ).replace(
-        'groupUniqArray(table_name) AS "Tables"',
-        "arrayStringConcat(arraySort(groupUniqArray(table_name)), ', ') AS \"Tables\"",
-    )
-    gaps = (
-        'SELECT hex(source) AS "Source", table_name AS "Table", max(sequence + ticks) - min(sequence) AS "Ticks due", '
-        'sum(ticks) AS "Ticks stored", "Ticks due" - "Ticks stored" AS "Missing"\n'
-        "FROM frames WHERE $__timeFilter(checked_at) AND outcome = 'stored'\n"
-        'GROUP BY source, epoch_ms, table_name ORDER BY "Missing" DESC LIMIT 50'
-    )
     hours = (
         'SELECT table_name AS "Table", max(hour) AS "Newest hour", max(computed_at) AS "Computed", count() AS "Hours"\n'
         'FROM hours_computed FINAL GROUP BY table_name ORDER BY "Table"'
@@ -122,7 +116,7 @@ def _sources() -> Row:
     return (
         rows(
             About(title="Sources that are silent longest", why="The first to visit."),
-            silent,
+            silent_sources(),
             {"Silent for": tinted(replace(SECONDS, decimals=0, steps=DELAY_STEPS)), "Last tick": INSTANT},
             width=10,
         ),
@@ -131,12 +125,15 @@ def _sources() -> Row:
                 title="Ticks missing between frames",
                 why="Numbered ticks that never came, by source: zero is the promise.",
             ),
-            gaps,
+            missing_ticks(),
             {"Missing": tinted(replace(COUNTED, steps=ANY_IS_BAD))},
             width=8,
         ),
         rows(
-            About(title="Hours computed", why="Ranges beyond a week read the hours: they must be up to date."),
+            About(
+                title="Hours computed",
+                why="What is long or of the whole fleet is read from them: they must be up to date.",
+            ),
             hours,
             {"Newest hour": INSTANT, "Computed": INSTANT},
             width=6,

@@ -19,7 +19,9 @@ CREATE TABLE IF NOT EXISTS frames
     checked_at DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)) COMMENT 'When ingest planned it',
     outcome Enum8('stored' = 1, 'duplicate' = 2, 'rejected' = 3, 'parked' = 4) CODEC(ZSTD(1)) COMMENT 'What became of it',
     stored_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta, ZSTD(1)) COMMENT 'When this line was written, after the rows',
-    table_name String ALIAS toStringCutToZero(table_raw) COMMENT 'Table of the frame'
+    table_name String ALIAS toStringCutToZero(table_raw) COMMENT 'Table of the frame',
+    INDEX checked checked_at TYPE minmax GRANULARITY 1,
+    INDEX stored stored_at TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toDate(checked_at)
