@@ -213,9 +213,9 @@ def fill(client: Client, gpus: int, hours: int) -> datetime:
         tell.events(source)
     for table in TABLES:
         _repeat_ticks(client, table, hours)
+    _fill_frames(client, end, hours, nodes=site.gpu_count // GPUS_PER_NODE)
     for name in COMPUTED:
         _compute_hours(client, name, end, hours)
-    _fill_frames(client, end, hours, nodes=site.gpu_count // GPUS_PER_NODE)
     return end
 
 

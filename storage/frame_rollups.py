@@ -16,7 +16,7 @@ _DELAY_MS = "dateDiff('millisecond', sent_at, stored_at)"
 
 @dataclass(frozen=True, slots=True)
 class FrameRollup:
-    """A table of rollups: its keys by name, `time` among them, and its other columns: expressions over frames, `line`."""
+    """A table of rollups: its keys by name, `time` among them, and its other columns; expressions over `line`."""
 
     name: str
     keys: dict[str, str]
