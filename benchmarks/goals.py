@@ -230,7 +230,7 @@ GOALS = (
     Goal(
         "codecs_host", "the same on this machine's own readings", "the same",
         "codecs", _codecs("host"), 1.1, is_ratio=True,
-        why="most of it is one column, `memory_used_bytes`, over two minutes of one machine: too little to choose by",
+        why="half of it is one column, `memory_used_bytes`, in two minutes of one machine: too little to choose by",
     ),
     Goal(
         "insert_size", "processor time of a row by the default size of an insert", "the cheapest size measured",
