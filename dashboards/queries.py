@@ -196,8 +196,8 @@ def by_resource(
 
     The tier follows from the range: raw up to RAW_RANGE, minutes up to MINUTE_RANGE, hours beyond, each only as far
     back as it is kept. `finest` leaves raw rows out where a panel shows a whole fleet. Of the three parts ClickHouse
-    reads only the one whose constant condition holds. Over the whole range, or by hours, minutes are read only of
-    hours that are not computed: it is the same sum.
+    reads only the one whose constant condition holds. Over the whole range, or by hours, whole computed hours answer,
+    and minutes only on both sides of them: it is the same sum.
     """
     strangers = [reading.metric.name for reading in readings if reading.metric not in table.metrics]
     if strangers:
