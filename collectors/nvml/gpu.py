@@ -271,9 +271,10 @@ class GpuReader:
         self._gpu: GpuIdentity | None = None
         self._gpm: _Gpm | None = None
         self._watch: EventWatch | None = None
+        self._starts_over = False
 
     def identify(self) -> GpuIdentity | Failure:
-        """What this GPU is; asked once, and again after `forget`."""
+        """What this GPU is; asked once, and again after `start_over`."""
         return self._outcome(self._identity)
 
     def read(self, time_s: int, *, follows: bool, watch: EventWatch | None = None) -> Sample | Failure:
@@ -299,8 +300,15 @@ class GpuReader:
                 names.add(GPM)
         return self._questions.why_not(names) or self._health.why_not(names)
 
-    def forget(self) -> None:
-        """Ask for handle and identity again: the GPU at this index may be another one."""
+    def start_over(self) -> None:
+        """From the next question on, ask for handle and identity again: the GPU at this index may be another one.
+
+        Any thread may say so, also while a call is under way.
+        """
+        self._starts_over = True
+
+    def _forget(self) -> None:
+        self._starts_over = False
         self._handle = self._gpu = self._watch = None
         self._questions.forget()
         self._health.forget()
@@ -314,6 +322,8 @@ class GpuReader:
 
     def _outcome(self, attempt: Callable[[], T]) -> T | Failure:
         try:
+            if self._starts_over:
+                self._forget()
             return attempt()
         except GoneError as error:
             return Failure(str(error), gone=True)
@@ -321,6 +331,8 @@ class GpuReader:
             return Failure(str(error), nvml_down=True)
         except (UnsupportedError, RefusedError, FailedError, UnicodeDecodeError) as error:
             return Failure(f"no identity: {error}")
+        except Exception as error:  # a GPU whose answer breaks the reader must not look like one that hangs
+            return Failure(f"its answer could not be understood: {error!r}", error)
 
     def _handle_of_gpu(self) -> Handle:
         self._identity()

@@ -1,8 +1,8 @@
 """The GPUs of this node through NVML (nvidia-ml-py): fast rows at every tick, health rows now and then, and events.
 
-Every GPU is read on a thread of its own, because a call to a sick GPU can block for minutes: the others are read in
-the meantime, and the sick one is dark until its call comes back. What is asked of a GPU stands in `gpu.py` (fast),
-`health.py` (slow) and `events.py` beside this.
+A call to a sick GPU can block for minutes: another thread then reads the others (`crew.py`), and the sick one is dark
+until its call comes back. What is asked of a GPU stands in `gpu.py` (fast), `health.py` (slow) and `events.py` beside
+this.
 
 What was counted while a GPU was dark is not lost: its counters run on in the device, and the first delta after the
 dark interval covers it. With MIG it is the boards that are read, never their instances: power and energy, errors and
@@ -11,11 +11,11 @@ links exist once per board, so nothing is doubled.
 
 import logging
 import math
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 
@@ -27,6 +27,7 @@ from collectors.counters import Counters, CounterStore
 from collectors.gpu_events import KERNEL, NVML, GpuEvents
 from collectors.kernel_log import KernelLog, PciAddress, XidLine, parse_pci_address
 from collectors.nvml.binding import Nvml, driver_version, load_nvml
+from collectors.nvml.crew import Crew
 from collectors.nvml.events import EVENT_KINDS, RECOVERY_ACTION, XID, DeviceEvent, EventKind, EventWatch
 from collectors.nvml.gpu import COUNTERS, Failure, GpuIdentity, GpuReader, Sample
 from collectors.nvml.health import COUNTERS as HEALTH_COUNTERS
@@ -43,7 +44,6 @@ HEALTH_PATIENCE = 5  # ticks that it waits at most: one slow GPU must not keep t
 RETRY_S = 60  # a lost GPU comes back by a reset, which takes minutes
 REOPEN_S = 600  # NVML sees a replaced GPU only when it starts anew, which costs all GPUs one tick of GPM readings
 REWATCH_S = 5  # how often at most a new event set replaces one that failed
-CLOSE_S = 0.2  # an idle worker ends at once; one that is stuck is left to the process's end
 
 READABLE, PARTLY_READABLE, DARK = (state for state, _ in GPU_STATES)
 GPU_STATE = "gpu_state"
@@ -56,49 +56,17 @@ STILL_LOST = "it is lost and not tried again yet"
 VANISHED = "NVML does not count it any more"
 
 _Outcome = GpuIdentity | Sample | HealthSample | Failure
-_Answers = SimpleQueue["tuple[_Worker, _Outcome]"]
 
 
-class _Worker:
-    """The thread on which one GPU is asked. Daemonic: a call that never returns must not keep the agent from ending.
+@dataclass(slots=True, eq=False)
+class _Device:
+    """The GPU at one index of NVML. Its reader belongs to the crew while it is busy."""
 
-    Everything but `_run` belongs to the source's thread. While `busy`, the reader belongs to the worker's.
-    """
-
-    def __init__(self, reader: GpuReader, index: int, answers: _Answers) -> None:
-        self.reader = reader
-        self.index = index
-        self.busy = False
-        self.follows = False  # the tick before was read
-        self.anew = False  # the GPU at this index may be another one
-        self.asleep_until_s = 0
-        self.gpu: GpuIdentity | None = None
-        self._answers = answers
-        self._tasks: SimpleQueue[Callable[[], _Outcome] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=f"nvml-gpu-{index}", daemon=True)
-        self._thread.start()
-
-    def ask(self, task: Callable[[], _Outcome]) -> None:
-        self.busy = True
-        self._tasks.put(partial(self._start_over, task) if self.anew else task)
-        self.anew = False
-
-    def end(self) -> None:
-        """Let the thread end, after its present call if there is one."""
-        self._tasks.put(None)
-        self._thread.join(0.0 if self.busy else CLOSE_S)
-
-    def _start_over(self, task: Callable[[], _Outcome]) -> _Outcome:
-        self.reader.forget()
-        return task()
-
-    def _run(self) -> None:
-        for task in iter(self._tasks.get, None):
-            try:
-                outcome = task()
-            except Exception as error:  # a GPU whose answer breaks the reader must not look like one that hangs
-                outcome = Failure(f"its answer could not be understood: {error!r}", error)
-            self._answers.put((self, outcome))
+    index: int
+    reader: GpuReader
+    follows: bool = False  # the tick before was read
+    asleep_until_s: int = 0
+    gpu: GpuIdentity | None = None
 
 
 # The node ------------------------------------------------------------------------------------------------------------
@@ -152,9 +120,8 @@ class NvmlSource:
         self._driver = ""
         self._reopen_at_s = 0
         self._down = False
-        self._workers: list[_Worker] = []
-        self._strays: list[_Worker] = []  # stuck in a call to a GPU that is not counted any more
-        self._answers: _Answers = SimpleQueue()
+        self._devices: list[_Device] = []
+        self._crew: Crew[_Device, _Outcome] = Crew("nvml-gpus")
         self._gpus: dict[str, GpuIdentity] = {}  # by UUID, every GPU seen since the start
         self._dark: dict[str, Failure] = {}  # by UUID, or by index before it is known
         self._answering: int | None = None
@@ -179,10 +146,10 @@ class NvmlSource:
 
     def why_absent(self, resource: int, metric: Metric) -> str:
         """Why a metric of a GPU has no value: the GPU is dark, does not have it, or does not let the agent read it."""
-        for worker in self._workers:
-            if worker.gpu is not None and resource_id(ResourceKind.GPU, worker.gpu.uuid) == resource:
-                dark = self._dark.get(worker.gpu.uuid)
-                return f"dark: {dark.reason}" if dark else worker.reader.why_absent(metric)
+        for device in self._devices:
+            if device.gpu is not None and resource_id(ResourceKind.GPU, device.gpu.uuid) == resource:
+                dark = self._dark.get(device.gpu.uuid)
+                return f"dark: {dark.reason}" if dark else device.reader.why_absent(metric)
         return ""
 
     def tray(self) -> TrayPlace:
@@ -205,7 +172,8 @@ class NvmlSource:
             with suppress(SourceUnavailableError):
                 self._open(int(self._clock()))
                 until = time.monotonic() + self._deadline_s
-                for gpu in self._round(lambda worker: worker.reader.identify, self._workers, until).values():
+                asked = {device: device.reader.identify for device in self._devices}
+                for gpu in self._crew.ask(asked, until).values():
                     if isinstance(gpu, GpuIdentity):
                         self._gpus[gpu.uuid] = gpu
         return self._messages() if self._gpus else ()
@@ -247,22 +215,19 @@ class NvmlSource:
 
     def close(self) -> None:
         """Let go of the GPUs. A call that hangs is left behind: NVML then stays open until the process ends."""
-        self._drain()
-        for worker in self._workers:
-            worker.end()
+        self._crew.close()
         self._shut()
         if self._kernel_log is not None:
             self._kernel_log.close()
         self._bursts.close()
-        self._workers = []
+        self._devices = []
         self._nvml = None
 
     # Library
 
     def _open(self, time_s: int) -> None:
-        """Have NVML running and a worker for each GPU that it counts; SourceUnavailableError when it does not run."""
-        self._drain()
-        lost = any(worker.asleep_until_s for worker in self._workers) or len(self._gpus) > len(self._workers)
+        """Have NVML running and a device for each GPU that it counts; SourceUnavailableError when it does not run."""
+        lost = any(device.asleep_until_s for device in self._devices) or len(self._gpus) > len(self._devices)
         if self._nvml is None or self._down or (lost and self._idle() and time_s >= self._reopen_at_s):
             self._start(time_s)
         try:
@@ -270,12 +235,12 @@ class NvmlSource:
         except self._nvml.NVMLError as error:
             self._down = True
             raise SourceUnavailableError(f"NVML on {self._machine.name} does not count its GPUs: {error}") from error
-        if count != len(self._workers):
-            self._staff(count)
+        if count != len(self._devices):
+            self._count_up_to(count)
         self._rewatch(time_s)
 
     def _rewatch(self, time_s: int) -> None:
-        """Have an event set; the workers register their GPUs with it."""
+        """Have an event set; the readers register their GPUs with it."""
         if self._watch is not None and not self._watch.failed:
             return
         if self._watch is not None and time_s < self._rewatch_at_s:
@@ -287,7 +252,7 @@ class NvmlSource:
 
     def _unwatch(self) -> None:
         if self._watch is not None:
-            # A worker that is stuck may be registering its GPU: then the set must stay.
+            # A call that is stuck may be registering its GPU: then the set must stay.
             self._watch.stop(free=self._idle())
             self._watch = None
 
@@ -298,8 +263,8 @@ class NvmlSource:
         self._driver = driver_version(self._nvml)
         self._down = False
         self._reopen_at_s = time_s + REOPEN_S
-        for worker in self._workers:
-            worker.anew = True
+        for device in self._devices:
+            device.reader.start_over()
 
     def _shut(self) -> None:
         if self._nvml is None:
@@ -308,57 +273,31 @@ class NvmlSource:
         self._unwatch()
         if not self._idle() or (watch is not None and watch.is_waiting):
             return
-        for worker in self._workers:
-            worker.reader.free()
+        for device in self._devices:
+            device.reader.free()
         with suppress(self._nvml.NVMLError):
             self._nvml.nvmlShutdown()
 
     def _idle(self) -> bool:
         """Whether no call is under way: NVML must not be shut down below one."""
-        return not any(worker.busy for worker in (*self._workers, *self._strays))
+        return not self._crew.busy()
 
-    def _staff(self, count: int) -> None:
-        """One worker for each of `count` GPUs; who sits at which index has to be asked again."""
-        for worker in self._workers[count:]:
-            worker.end()
-        self._strays = [worker for worker in (*self._strays, *self._workers[count:]) if worker.busy]
-        del self._workers[count:]
-        for worker in self._workers:
-            worker.anew = True
-        for index in range(len(self._workers), count):
-            self._workers.append(_Worker(GpuReader(self._nvml, index), index, self._answers))
+    def _count_up_to(self, count: int) -> None:
+        """One device for each of `count` GPUs; who sits at which index has to be asked again."""
+        del self._devices[count:]
+        for device in self._devices:
+            device.reader.start_over()
+        for index in range(len(self._devices), count):
+            self._devices.append(_Device(index, GpuReader(self._nvml, index)))
 
     # One round
 
-    def _drain(self) -> None:
-        """Take in the answers that came too late: their workers are free again, their values are of another tick."""
-        with suppress(Empty):
-            while True:
-                worker, _ = self._answers.get_nowait()
-                worker.busy = False
-
-    def _round(
-        self, task_of: Callable[[_Worker], Callable[[], _Outcome]], workers: Sequence[_Worker], until: float
-    ) -> dict[_Worker, _Outcome]:
-        """What each worker that is free answered before `until`, in monotonic seconds."""
-        awaited = {worker for worker in workers if not worker.busy}
-        for worker in awaited:
-            worker.ask(task_of(worker))
-        outcomes: dict[_Worker, _Outcome] = {}
-        with suppress(Empty):
-            while len(outcomes) < len(awaited):
-                worker, outcome = self._answers.get(timeout=max(until - time.monotonic(), 0.0))
-                worker.busy = False
-                if worker in awaited:
-                    outcomes[worker] = outcome
-        return outcomes
-
     def _samples(self, time_s: int, until: float) -> dict[str, Sample]:
-        awake = [worker for worker in self._workers if time_s >= worker.asleep_until_s]
-        outcomes = self._round(
-            lambda worker: partial(worker.reader.read, time_s, follows=worker.follows, watch=self._watch), awake, until
-        )
-        samples = self._settle(outcomes, time_s)
+        awake = [device for device in self._devices if time_s >= device.asleep_until_s]
+        asked = {
+            device: partial(device.reader.read, time_s, follows=device.follows, watch=self._watch) for device in awake
+        }
+        samples = self._settle(self._crew.ask(asked, until), time_s)
         if not self._gpus:
             raise SourceUnavailableError(self._why_none())
         return samples
@@ -374,42 +313,45 @@ class NvmlSource:
             return None
         self._health_slot, self._health_waited = slot, 0
         until = max(until, needed)
-        asked = [worker for worker in self._workers if worker.gpu is not None and worker.gpu.uuid in samples]
-        outcomes = self._round(lambda worker: partial(worker.reader.read_health, time_s), asked, until)
+        asked = {
+            device: partial(device.reader.read_health, time_s)
+            for device in self._devices
+            if device.gpu is not None and device.gpu.uuid in samples
+        }
         health = {}
-        for worker, outcome in outcomes.items():
+        for device, outcome in self._crew.ask(asked, until).items():
             if isinstance(outcome, Failure):
-                self._heed(worker, outcome, time_s)
-                facts = {"gpu": worker.gpu.uuid if worker.gpu else "", "reason": outcome.reason}
+                self._heed(device, outcome, time_s)
+                facts = {"gpu": device.gpu.uuid if device.gpu else "", "reason": outcome.reason}
                 _log.warning("A GPU's health cannot be read", extra=facts, exc_info=outcome.cause)
-            elif isinstance(outcome, HealthSample) and worker.gpu is not None:
-                health[worker.gpu.uuid] = outcome
+            elif isinstance(outcome, HealthSample) and device.gpu is not None:
+                health[device.gpu.uuid] = outcome
         self._fabric |= {uuid: sample.fabric for uuid, sample in health.items() if sample.fabric is not None}
         return health
 
-    def _settle(self, outcomes: Mapping[_Worker, _Outcome], time_s: int) -> dict[str, Sample]:
+    def _settle(self, outcomes: Mapping[_Device, _Outcome], time_s: int) -> dict[str, Sample]:
         """The samples by UUID; lost GPUs are put to sleep, and who is dark is noted with the reason."""
         samples = {}
         dark = {}
-        for worker in self._workers:
-            outcome = outcomes.get(worker, Failure(STILL_LOST if worker.asleep_until_s > time_s else SILENT))
-            worker.follows = isinstance(outcome, Sample)
+        for device in self._devices:
+            outcome = outcomes.get(device, Failure(STILL_LOST if device.asleep_until_s > time_s else SILENT))
+            device.follows = isinstance(outcome, Sample)
             if isinstance(outcome, Sample):
-                worker.gpu = outcome.gpu
-                worker.asleep_until_s = 0
+                device.gpu = outcome.gpu
+                device.asleep_until_s = 0
                 self._gpus[outcome.gpu.uuid] = outcome.gpu
                 samples[outcome.gpu.uuid] = outcome
             elif isinstance(outcome, Failure):
-                self._heed(worker, outcome, time_s)
-                dark[worker.gpu.uuid if worker.gpu else f"index {worker.index}"] = outcome
+                self._heed(device, outcome, time_s)
+                dark[device.gpu.uuid if device.gpu else f"index {device.index}"] = outcome
         self._note({uuid: Failure(VANISHED) for uuid in self._gpus if uuid not in samples} | dark)
         return samples
 
-    def _heed(self, worker: _Worker, failure: Failure, time_s: int) -> None:
+    def _heed(self, device: _Device, failure: Failure, time_s: int) -> None:
         self._down = self._down or failure.nvml_down
         if failure.gone:
-            worker.asleep_until_s = time_s + self._retry_s
-            worker.anew = True
+            device.asleep_until_s = time_s + self._retry_s
+            device.reader.start_over()
 
     def _note(self, dark: dict[str, Failure]) -> None:
         """Log who became dark, and who no longer is."""
@@ -421,13 +363,13 @@ class NvmlSource:
         self._dark = dark
 
     def _why_none(self) -> str:
-        if not self._workers:
+        if not self._devices:
             return (
                 f"NVML on {self._machine.name} finds no GPU: check the driver's kernel log, or take the source nvml "
                 "out of the agent's settings"
             )
         reasons = "; ".join(sorted({failure.reason for failure in self._dark.values()}))
-        return f"none of the {len(self._workers)} GPUs of {self._machine.name} can be identified ({reasons})"
+        return f"none of the {len(self._devices)} GPUs of {self._machine.name} can be identified ({reasons})"
 
     # Rows
 
