@@ -1,7 +1,9 @@
 """Tables: which metrics share a row, how often, and for how long they are kept."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 
 from catalogue import facility, gpu, gpu_health, point, port
 from catalogue.metrics import Kind, Metric
@@ -39,10 +41,10 @@ class Table:
 
     def metric(self, name: str) -> Metric:
         """The metric of that name; KeyError names the table."""
-        for metric in self.metrics:
-            if metric.name == name:
-                return metric
-        raise KeyError(f"table {self.name} has no metric {name}")
+        try:
+            return _metrics_by_name(self)[name]
+        except KeyError:
+            raise KeyError(f"table {self.name} has no metric {name}") from None
 
     def prometheus_name(self, metric: Metric) -> str:
         """The name on /metrics: kvandal_<table>_<metric>, with _total for what only grows."""
@@ -52,6 +54,11 @@ class Table:
 
     def of_kind(self, *kinds: Kind) -> tuple[Metric, ...]:
         return tuple(metric for metric in self.metrics if metric.kind in kinds)
+
+
+@cache
+def _metrics_by_name(table: Table) -> Mapping[str, Metric]:
+    return {metric.name: metric for metric in table.metrics}
 
 
 _YEAR = timedelta(days=366)

@@ -5,7 +5,8 @@ nvidia-ml-py has no types: its module, its handles and its structures are Any in
 
 import math
 import struct
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from ctypes import create_string_buffer
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -79,6 +80,8 @@ def is_blank(raw: Raw) -> bool:
 # nvml.h, nvmlFieldValue_t: field, scope, timestamp_us, latency_us, value type, return code, union.
 # Unpacked in one go: attribute access to nvidia-ml-py's structures costs a Python call each.
 FIELD_VALUE = struct.Struct("<IIqqIi8s")
+FieldValue = tuple[int, int, int, int, int, int, bytes]
+FIELD_VALUES = "nvmlDeviceGetFieldValues"
 # nvml.h, nvmlValue_t by nvmlValueType_t.
 _MEMBERS = (
     struct.Struct("<d"),
@@ -144,6 +147,7 @@ class Questions:
         self._unsupported: set[Hashable] = set()
         self._refused: set[Hashable] = set()
         self._probe_again_at_s = 0
+        self._fields: dict[tuple[FieldKey, ...], bytes] = {}  # as nvmlFieldValue_t, without answers
 
     @property
     def some_refused(self) -> bool:
@@ -181,6 +185,31 @@ class Questions:
 
     def error(self, code: int) -> Exception:
         return self._errors.get(code, FailedError)(str(self.nvml.NVMLError(code)))
+
+    def answer(self, answers: Answers, calls: Iterable[Call], handle: Handle) -> None:
+        """Make the calls that are worth it; a GPU that is gone is the caller's business."""
+        for call in calls:
+            if self.is_worth(call.name):
+                try:
+                    found = call.ask(self.nvml, handle)
+                except self.nvml.NVMLError as error:
+                    self.note(answers, call.name, self.error(error.value))
+                else:
+                    for name, raw in found.items():
+                        answers.take(name, raw, call.scale)
+
+    def field_values(self, handle: Handle, asked: tuple[FieldKey, ...]) -> Iterator[FieldValue]:
+        """What NVML says to each field, in one call.
+
+        Not by nvidia-ml-py's function, which writes down what is asked anew each time, member by member.
+        """
+        if asked not in self._fields:
+            self._fields[asked] = b"".join(FIELD_VALUE.pack(*key, 0, 0, 0, 0, b"") for key in asked)
+        answers = create_string_buffer(self._fields[asked], len(asked) * FIELD_VALUE.size)
+        code = self.ask(library_function, self.nvml, FIELD_VALUES)(handle, len(asked), answers)
+        if code:
+            raise self.error(code)
+        return FIELD_VALUE.iter_unpack(answers)
 
     def attempt(self, answers: Answers, name: Hashable, read: Callable[[], None]) -> None:
         """Read something that may be missing; a GPU that is gone is the caller's business."""
@@ -223,6 +252,14 @@ def load_nvml(node: str) -> Nvml:
         }.get(error.value, "see the driver's kernel log")
         raise SourceUnavailableError(f"NVML does not start on {node} ({error}): {advice}") from error
     return nvml
+
+
+def library_function(nvml: Nvml, name: str) -> Nvml:
+    """A function of the library itself, which returns a code: for where nvidia-ml-py's own does more than is wanted."""
+    try:
+        return getattr(nvml.nvmlLib, name)
+    except AttributeError as error:
+        raise nvml.NVMLError(nvml.NVML_ERROR_FUNCTION_NOT_FOUND) from error
 
 
 def driver_version(nvml: Nvml) -> str:

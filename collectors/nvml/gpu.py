@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from ctypes import byref
+from ctypes import byref, c_uint
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -14,7 +14,7 @@ from catalogue.gpu import MEBIBYTE, MEGAHERTZ, PERCENT
 from catalogue.origins import GpmMetric, NvmlCall, NvmlField
 from collectors.counters import CounterRule
 from collectors.nvml.binding import (
-    FIELD_VALUE,
+    FIELD_VALUES,
     Answers,
     Call,
     FailedError,
@@ -28,6 +28,7 @@ from collectors.nvml.binding import (
     RefusedError,
     UnsupportedError,
     is_blank,
+    library_function,
     value_of,
 )
 from collectors.nvml.events import EventWatch
@@ -67,9 +68,8 @@ _SCALES: dict[str, float] = {
 
 T = TypeVar("T")
 
-# Names of what is asked in one call for many metrics.
-FIELD_VALUES = "nvmlDeviceGetFieldValues"
-GPM = "nvmlGpmMetricsGet"
+PROCESSES = "nvmlDeviceGetComputeRunningProcesses_v3"
+GPM = "nvmlGpmMetricsGet"  # the name of what is asked in one call for many metrics
 
 
 def _memory(nvml: Nvml, handle: Handle) -> Mapping[str, Raw]:
@@ -89,6 +89,15 @@ def _utilization(nvml: Nvml, handle: Handle) -> Mapping[str, Raw]:
 def _performance_state(nvml: Nvml, handle: Handle) -> Mapping[str, Raw]:
     state = nvml.nvmlDeviceGetPerformanceState(handle)
     return {} if state == nvml.NVML_PSTATE_UNKNOWN else {"performance_state": state}
+
+
+def _processes(nvml: Nvml, handle: Handle) -> Mapping[str, Raw]:
+    """Their number alone: without room for the processes NVML says how many there are (nvml.h)."""
+    count = c_uint()
+    code = library_function(nvml, PROCESSES)(handle, byref(count), None)
+    if code not in (nvml.NVML_SUCCESS, nvml.NVML_ERROR_INSUFFICIENT_SIZE):
+        raise nvml.NVMLError(code)
+    return {"process_count": count.value}
 
 
 # Where a GPU has no field for the average: the call's value is an average too, from Ampere on.
@@ -142,10 +151,7 @@ CALLS = (
         lambda nvml, handle: {"clock_event_reasons": nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)},
     ),
     Call("nvmlDeviceGetPerformanceState", _performance_state),
-    Call(
-        "nvmlDeviceGetComputeRunningProcesses_v3",
-        lambda nvml, handle: {"process_count": len(nvml.nvmlDeviceGetComputeRunningProcesses_v3(handle))},
-    ),
+    Call(PROCESSES, _processes),
 )
 
 
@@ -239,14 +245,14 @@ class Sample(Answers):
     read_s: float = 0.0  # that the whole read took
     fields_s: float = 0.0  # that the driver says the field values took
 
-    def take_as(self, name: str, raw: Raw | None) -> None:
-        """A value of a field or performance metric, which is known by its metric."""
-        if name not in COUNTERS:
-            self.take(name, raw, _SCALES.get(name, 1.0))
-        elif raw is None or is_blank(raw):
+    def take(self, name: str, raw: Raw | None, scale: float = 1.0) -> None:
+        """A value as NVML gave it: a gauge, or how a counter stands."""
+        if raw is None or is_blank(raw):
             self.complete = False
-        else:
+        elif name in COUNTERS:
             self.counters[name] = int(raw)
+        else:
+            self.values[name] = raw * scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,10 +383,9 @@ class GpuReader:
         questions = self._questions
         questions.probe(time_s)
         self._read_fields(sample)
-        for call in CALLS:
-            questions.attempt(sample, call.name, partial(self._read_call, sample, call))
+        questions.answer(sample, CALLS, self._handle)
         if questions.lacks(FALLBACK_METRIC):
-            questions.attempt(sample, FALLBACK_CALL.name, partial(self._read_call, sample, FALLBACK_CALL))
+            questions.answer(sample, (FALLBACK_CALL,), self._handle)
         questions.attempt(sample, GPM, partial(self._read_gpm, sample, follows=follows))
         if questions.some_refused:
             sample.complete = False
@@ -393,29 +398,20 @@ class GpuReader:
         self._watch = watch
         self._fact(lambda handle: watch.register(handle, uuid=gpu.uuid), self._handle, None)
 
-    def _read_call(self, sample: Sample, call: Call) -> None:
-        for name, raw in self._questions.ask(call.ask, self._nvml, self._handle).items():
-            if name in COUNTERS:
-                sample.take_as(name, raw)
-            else:
-                sample.take(name, raw, call.scale)
-
     def _read_fields(self, sample: Sample) -> None:
-        asked = [key for key, name in FIELDS.items() if self._questions.is_worth(name)]
+        asked = tuple(key for key, name in FIELDS.items() if self._questions.is_worth(name))
         if asked:
             self._questions.attempt(sample, FIELD_VALUES, lambda: self._read_field_values(sample, asked))
 
-    def _read_field_values(self, sample: Sample, asked: Sequence[FieldKey]) -> None:
-        answer = self._questions.ask(self._nvml.nvmlDeviceGetFieldValues, self._handle, asked)
-        for number, scope, _, latency_us, value_type, code, union in FIELD_VALUE.iter_unpack(
-            memoryview(answer).cast("B")
-        ):
+    def _read_field_values(self, sample: Sample, asked: tuple[FieldKey, ...]) -> None:
+        questions = self._questions
+        for number, scope, _, latency_us, value_type, code, union in questions.field_values(self._handle, asked):
             name = FIELDS[number, scope]
             sample.fields_s += latency_us * MICROSECOND_S
             if code:
-                self._questions.note(sample, name, self._questions.error(code))
+                questions.note(sample, name, questions.error(code))
             else:
-                sample.take_as(name, value_of(value_type, union))
+                sample.take(name, value_of(value_type, union), _SCALES.get(name, 1.0))
 
     def _read_gpm(self, sample: Sample, *, follows: bool) -> None:
         questions = self._questions
@@ -431,4 +427,4 @@ class GpuReader:
             if code:
                 questions.note(sample, name, questions.error(code))
             else:
-                sample.take_as(name, raw)
+                sample.take(name, raw, _SCALES[name])

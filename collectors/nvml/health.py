@@ -23,7 +23,6 @@ from catalogue.gpu_health import (
 from catalogue.origins import NvmlField
 from collectors.counters import CounterRule
 from collectors.nvml.binding import (
-    FIELD_VALUE,
     Answers,
     Call,
     FailedError,
@@ -199,32 +198,27 @@ class HealthReader:
         for fields in (DEVICE_FIELDS, MEMORY_FIELDS):
             self._read_fields(handle, sample, fields)
         self._read_links(handle, sample)
-        for call in self._calls:
-            questions.attempt(sample, call.name, partial(self._read_call, handle, sample, call))
+        questions.answer(sample, self._calls, handle)
         questions.attempt(sample, FABRIC, partial(self._read_fabric, handle, sample))
         if questions.some_refused:
             sample.complete = False
         return sample
 
-    def _read_call(self, handle: Handle, sample: HealthSample, call: Call) -> None:
-        for name, raw in self._questions.ask(call.ask, self._nvml, handle).items():
-            sample.take(name, raw, call.scale)
-
     def _answers(
-        self, handle: Handle, sample: HealthSample, asked: Sequence[FieldKey]
+        self, handle: Handle, sample: HealthSample, asked: tuple[FieldKey, ...]
     ) -> Iterator[tuple[int, int, Raw | Exception | None]]:
         """Field, scope and value of each, in one call; an error where NVML has one."""
         try:
-            answer = self._questions.ask(self._nvml.nvmlDeviceGetFieldValues, handle, asked)
+            answer = self._questions.field_values(handle, asked)
         except (UnsupportedError, RefusedError, FailedError):
             sample.complete = False
             return
-        for number, scope, _, _, value_type, code, union in FIELD_VALUE.iter_unpack(memoryview(answer).cast("B")):
+        for number, scope, _, _, value_type, code, union in answer:
             value = self._questions.error(code) if code else value_of(value_type, union, signed=number in MARGINS)
             yield number, scope, value
 
     def _read_fields(self, handle: Handle, sample: HealthSample, fields: Sequence[int]) -> None:
-        asked = [(number, 0) for number in fields if self._questions.is_worth(number)]
+        asked = tuple((number, 0) for number in fields if self._questions.is_worth(number))
         for number, _, value in self._answers(handle, sample, asked) if asked else ():
             name = FIELDS[number]
             if isinstance(value, Exception):
@@ -239,7 +233,7 @@ class HealthReader:
     def _read_links(self, handle: Handle, sample: HealthSample) -> None:
         links = round(sample.values.get(FIELDS[LINK_COUNT], USUAL_LINKS))
         fields = [number for number in LINK_FIELDS if self._questions.is_worth(number)]
-        asked = [(number, link) for link in range(min(links, MOST_LINKS)) for number in fields]
+        asked = tuple((number, link) for link in range(min(links, MOST_LINKS)) for number in fields)
         if not asked:
             return
         errors: defaultdict[int, list[Exception]] = defaultdict(list)

@@ -8,16 +8,26 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 
 from catalogue import COOLING, GPU, RACK, TABLES, Kind, Metric, Table, layout_of, units
 from catalogue.origins import NvmlField
 from catalogue.types import I8, I16, I32, U8, U16, U32, U64, StoredType
-from stream.rows import absent_rows, in_base_unit, pack, quantise, row_type
+from stream.rows import BLOCK_VALUES, absent_rows, in_base_unit, pack, row_type
 
 METRICS = [metric for table in TABLES for metric in table.metrics]
 POWER = GPU.metric("power_watts")  # UInt16 in steps of 0.1 W
 MARGIN = GPU.metric("temperature_margin_kelvin")  # Int8 in steps of 1 K
 PLAIN = Metric(name="plain_count", unit=units.COUNT, kind=Kind.GAUGE, stored=U8, brief="Plain", origins=(NvmlField(1),))
+
+
+def counts_of(metric: Metric, values: ArrayLike) -> list[int]:
+    """What is stored for values of a metric, alone in its table."""
+    table = replace(GPU, name="alone", metrics=(metric,))
+    counts: list[int] = pack(table, np.arange(np.size(values)), 1_750_000_000, {metric.name: values})[
+        metric.column
+    ].tolist()
+    return counts
 
 
 @pytest.mark.parametrize(
@@ -43,7 +53,7 @@ PLAIN = Metric(name="plain_count", unit=units.COUNT, kind=Kind.GAUGE, stored=U8,
     ],
 )
 def test_reading_becomes_the_nearest_count_or_absent(metric: Metric, value: float, count: int) -> None:
-    assert quantise(metric, [value]).tolist() == [count]
+    assert counts_of(metric, [value]) == [count]
 
 
 @pytest.mark.parametrize("stored", [U8, U16, U32, U64, I8, I16, I32])
@@ -51,13 +61,13 @@ def test_what_a_type_cannot_hold_is_absent(stored: StoredType) -> None:
     metric = replace(PLAIN, stored=stored)
     beyond = [math.ldexp(1.0, metric.stored.bits), -math.ldexp(1.0, metric.stored.bits), math.inf, -math.inf, math.nan]
     with np.errstate(all="raise"):
-        assert quantise(metric, beyond).tolist() == [metric.stored.absent] * len(beyond)
+        assert counts_of(metric, beyond) == [metric.stored.absent] * len(beyond)
 
 
 @given(st.sampled_from(METRICS), st.floats(allow_nan=True, allow_infinity=True))
 def test_quantised_value_is_within_half_a_step_or_absent(metric: Metric, value: float) -> None:
     with np.errstate(over="ignore"):
-        (count,) = quantise(metric, [value]).tolist()
+        (count,) = counts_of(metric, [value])
     exact = Fraction(value) / metric.resolution if math.isfinite(value) else None
     lowest, highest = metric.stored.lowest, metric.stored.highest
     if exact is None or not lowest - Fraction(1, 2) <= exact <= highest + Fraction(1, 2):
@@ -76,7 +86,17 @@ def test_every_legal_count_survives_the_way_to_base_units_and_back(metric: Metri
     rows[metric.column] = counts
     values = in_base_unit(metric, rows)
     np.testing.assert_allclose(values, [float(count * metric.resolution) for count in counts], rtol=1e-15)
-    assert quantise(metric, values).tolist() == counts
+    assert counts_of(metric, values) == counts
+
+
+def test_many_rows_are_packed_like_few() -> None:
+    watts = np.arange(BLOCK_VALUES) % 700 + 0.1
+    times = np.arange(len(watts))
+    columns = {"power_watts": watts, "temperature_celsius": watts / 10, "memory_temperature_celsius": watts}
+    many = pack(GPU, 1, times, columns)
+    for some in (slice(0, 1), slice(5000, 5008)):
+        few = pack(GPU, 1, times[some], {name: column[some] for name, column in columns.items()})
+        assert many[some].tolist() == few.tolist()
 
 
 def test_whole_numbers_of_watts_are_whole_in_base_units() -> None:
