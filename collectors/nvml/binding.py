@@ -70,6 +70,8 @@ def is_blank(raw: Raw) -> bool:
     All ones in 32 or 64 bits; the sixteen highest signed 32-bit and 64-bit integers and everything above them
     (dcgm_fields.h, DCGM_INT32_BLANK, DCGM_INT64_BLANK); doubles from 2^47 up (DCGM_FP64_BLANK) and NaN.
     """
+    if -0x7FFF_FFF0 < raw < 0x7FFF_FFF0:  # as good as always
+        return False
     if isinstance(raw, float):
         return math.isnan(raw) or abs(raw) >= 140737488355328.0
     return raw >= 0x7FFF_FFFF_FFFF_FFF0 or raw == 0xFFFF_FFFF or 0x7FFF_FFF0 <= raw <= 0x7FFF_FFFF

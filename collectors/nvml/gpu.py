@@ -5,11 +5,11 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from ctypes import byref, c_uint
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import partial
+from functools import cache, partial
 from time import perf_counter
 from typing import TypeVar
 
-from catalogue import GPU, Kind, Metric, units
+from catalogue import GPU, Kind, Metric, ResourceKind, resource_id, units
 from catalogue.gpu import MEBIBYTE, MEGAHERTZ, PERCENT
 from catalogue.origins import GpmMetric, NvmlCall, NvmlField
 from collectors.counters import CounterRule
@@ -234,6 +234,15 @@ class GpuIdentity:
     mig: bool | None = None
     place: GpuPlace | None = None
     fabric: FabricPlace | None = None
+
+    @property
+    def resource(self) -> int:
+        return _resource_of(self.uuid)
+
+
+@cache
+def _resource_of(uuid: str) -> int:
+    return resource_id(ResourceKind.GPU, uuid)
 
 
 @dataclass(slots=True)

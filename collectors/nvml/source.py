@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 
+import numpy as np
+
 from catalogue import GPU, GPU_HEALTH, Metric, ResourceKind, Table, resource_id
 from catalogue.gpu import GPU_STATES
 from catalogue.xid import XidClass
@@ -147,7 +149,7 @@ class NvmlSource:
     def why_absent(self, resource: int, metric: Metric) -> str:
         """Why a metric of a GPU has no value: the GPU is dark, does not have it, or does not let the agent read it."""
         for device in self._devices:
-            if device.gpu is not None and resource_id(ResourceKind.GPU, device.gpu.uuid) == resource:
+            if device.gpu is not None and device.gpu.resource == resource:
                 dark = self._dark.get(device.gpu.uuid)
                 return f"dark: {dark.reason}" if dark else device.reader.why_absent(metric)
         return ""
@@ -389,8 +391,8 @@ class NvmlSource:
     def _pack(self, table: Table, readings: Sequence[Mapping[str, float]], time_s: int) -> Rows:
         """One row for each GPU in order, of its values in base units."""
         names = set().union(*readings)
-        columns = {name: [reading.get(name, math.nan) for reading in readings] for name in names}
-        return pack(table, [resource_id(ResourceKind.GPU, gpu.uuid) for gpu in self._in_order()], time_s, columns)
+        columns = np.array([[reading.get(name, math.nan) for name in names] for reading in readings]).T
+        return pack(table, [gpu.resource for gpu in self._in_order()], time_s, dict(zip(names, columns, strict=True)))
 
     def _values(self, sample: Sample | None, time_s: int) -> dict[str, float]:
         """One GPU's row in base units: gauges as read, counters as what was added since they were last read."""
@@ -438,7 +440,7 @@ class NvmlSource:
         """A line about a GPU that nobody knows is the tray's: it is not lost."""
         gpu = addresses.get(line.address)
         self._gpu_events.see_xid(
-            resource_id(ResourceKind.GPU, gpu.uuid) if gpu else self.tray().resource,
+            gpu.resource if gpu else self.tray().resource,
             line.number,
             line.time_ms,
             witness=KERNEL,
@@ -498,7 +500,7 @@ class NvmlSource:
             "fabric_clique": str(fabric.clique) if fabric else "",
         }
         return InventoryMessage(
-            resource=resource_id(ResourceKind.GPU, gpu.uuid),
+            resource=gpu.resource,
             kind=ResourceKind.GPU,
             identity=gpu.uuid,
             name=f"{tray.name} GPU {gpu.index}",

@@ -84,6 +84,8 @@ class _Control(ctypes.Structure):
         ("clock_ms", ctypes.c_uint64),
         ("events_told", ctypes.c_uint32),
         ("events_taken", ctypes.c_uint32),
+        ("changes", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
         ("events", _Event * EVENTS),
         ("gpus", _GpuControl * MAX_GPUS),
     )
@@ -114,10 +116,12 @@ class NvmlStub:
 
     def unload_driver(self, *, loaded: bool = False) -> None:
         self.control.driver_loaded = loaded
+        self._wake()
 
     def go_stale(self) -> None:
         """Fail every call for a GPU until NVML is started anew."""
         self.control.stale = 1
+        self._wake()
 
     def was_misused(self) -> bool:
         """Whether NVML was shut down while a call hung."""
@@ -130,6 +134,7 @@ class NvmlStub:
 
     def lose(self, gpu: int, *, lost: bool = True) -> None:
         self.control.gpus[gpu].lost = lost
+        self._wake()
 
     def hang(self, gpu: int, *, hangs: bool = True) -> None:
         self.control.gpus[gpu].hang = hangs
@@ -164,6 +169,12 @@ class NvmlStub:
             raise ValueError(f"{EVENTS} events wait already")
         self.control.events[told % EVENTS] = _Event(gpu, gpu_instance, event_type, data)
         self.control.events_told = told + 1
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let those who wait for an event look, in whichever process they are."""
+        changes = ctypes.byref(self.control, _Control.changes.offset)
+        ctypes.CDLL(str(self.shared_object)).kvandal_stub_changed(changes)
 
     def untaken_events(self) -> int:
         return int(self.control.events_told - self.control.events_taken)

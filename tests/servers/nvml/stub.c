@@ -9,13 +9,17 @@
  * Structure layouts and codes are those of the public NVML interface, as nvidia-ml-py declares them.
  */
 
+#include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -74,6 +78,7 @@ struct control {
     uint32_t sets; /* event sets that exist */
     uint64_t clock_ms;
     uint32_t events_told, events_taken; /* how many so far: a ring */
+    uint32_t changes, reserved;         /* what those who wait for an event sleep on */
     struct event events[EVENTS];
     struct gpu_control gpus[MAX_GPUS];
 };
@@ -740,18 +745,25 @@ static int look_for_event(const struct event_set *set, struct event_data *data) 
     return take_event(set, data);
 }
 
+/* Sleeps until the control file changes, as a driver does until it is interrupted: to look now and then costs. */
 int nvmlEventSetWait_v2(struct event_set *set, struct event_data *data, unsigned int timeout_ms) {
-    /* A driver sleeps until it is interrupted; to look so seldom costs next to nothing either. */
-    const unsigned int pause_ms = 50;
-    const struct timespec pause = {0, pause_ms * 1000000};
-    int found = TIMEOUT;
+    const struct timespec timeout = {timeout_ms / 1000, timeout_ms % 1000 * 1000000};
+    volatile uint32_t *changes = &control->changes;
+    uint32_t seen;
+    int found;
     __atomic_add_fetch(&waiting, 1, __ATOMIC_RELAXED);
-    for (unsigned int waited_ms = 0; found == TIMEOUT && waited_ms <= timeout_ms; waited_ms += pause_ms) {
+    do {
+        seen = *changes;
         found = look_for_event(set, data);
-        if (found == TIMEOUT) nanosleep(&pause, NULL);
-    }
+    } while (found == TIMEOUT && (!syscall(SYS_futex, changes, FUTEX_WAIT, seen, &timeout) || errno != ETIMEDOUT));
     __atomic_sub_fetch(&waiting, 1, __ATOMIC_RELAXED);
     return found;
+}
+
+/* For whoever changes the control file: wakes all that wait for an event. */
+void kvandal_stub_changed(uint32_t *changes) {
+    __atomic_add_fetch(changes, 1, __ATOMIC_RELEASE);
+    syscall(SYS_futex, changes, FUTEX_WAKE, INT_MAX);
 }
 
 /* GPU performance monitoring ------------------------------------------------------------------------------------- */
