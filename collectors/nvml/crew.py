@@ -86,7 +86,7 @@ class Crew(Generic[Who, Answer]):
                 threads += 1
                 self._engage(asked, threads)
         self._late |= dict.fromkeys(asked.give_up(), asked)
-        self._dismiss(self._threads - len(self._late) - 1)
+        self._dismiss(self._threads - threads)  # those that came in stay as long as every round needs them
         return dict(asked.answers)
 
     def _engage(self, asked: _Round[Who, Answer], threads: int) -> None:
