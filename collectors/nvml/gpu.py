@@ -55,7 +55,6 @@ GPM_METRICS: dict[int, str] = {
     origin.id: metric.name for metric in GPU.metrics for origin in metric.origins if isinstance(origin, GpmMetric)
 }
 ENERGY = "energy_joules"
-GPU_STATE = "gpu_state"
 COUNTERS: dict[str, CounterRule] = {
     metric.name: CounterRule.of(metric, Fraction(1, 1000), ceiling_per_s=ENERGY_CEILING_W * 1000)
     if metric.name == ENERGY

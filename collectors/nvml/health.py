@@ -64,7 +64,6 @@ COUNTERS: Mapping[str, CounterRule] = {
     metric.name: CounterRule.of(metric, Fraction(1)) for metric in GPU_HEALTH.of_kind(Kind.DELTA)
 }
 
-HEALTH_STATE = "health_state"
 FABRIC = "nvmlDeviceGetGpuFabricInfoV"
 
 

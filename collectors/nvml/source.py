@@ -2,7 +2,7 @@
 
 A call to a sick GPU can block for minutes: another thread then reads the others (`crew.py`), and the sick one is dark
 until its call comes back. What is asked of a GPU stands in `gpu.py` (fast), `health.py` (slow) and `events.py` beside
-this.
+this, what becomes of it in `rows.py` and `messages.py`.
 
 What was counted while a GPU was dark is not lost: its counters run on in the device, and the first delta after the
 dark interval covers it. With MIG it is the boards that are read, never their instances: power and energy, errors and
@@ -10,19 +10,14 @@ links exist once per board, so nothing is doubled.
 """
 
 import logging
-import math
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 
-import numpy as np
-
-from catalogue import GPU, GPU_HEALTH, Metric, ResourceKind, Table, resource_id
-from catalogue.gpu import GPU_STATES
+from catalogue import GPU, GPU_HEALTH, Metric, ResourceKind, resource_id
 from catalogue.xid import XidClass
 from collectors.bursts import BurstRule, Bursts, Occurrence
 from collectors.counters import Counters, CounterStore
@@ -31,14 +26,14 @@ from collectors.kernel_log import KernelLog, PciAddress, XidLine, parse_pci_addr
 from collectors.nvml.binding import Nvml, driver_version, load_nvml
 from collectors.nvml.crew import Crew
 from collectors.nvml.events import EVENT_KINDS, RECOVERY_ACTION, XID, DeviceEvent, EventKind, EventWatch
-from collectors.nvml.gpu import COUNTERS, Failure, GpuIdentity, GpuReader, Sample
-from collectors.nvml.health import COUNTERS as HEALTH_COUNTERS
-from collectors.nvml.health import HEALTH_STATE, FabricPlace, HealthSample
+from collectors.nvml.gpu import Failure, GpuIdentity, GpuReader, Sample
+from collectors.nvml.health import FabricPlace, HealthSample
+from collectors.nvml.messages import gpu_message, rack_message
+from collectors.nvml.rows import GpuRows
 from collectors.source import Reading, SourceUnavailableError
 from collectors.told import ToldBefore
 from collectors.tray import TrayPlace, boot_id, this_machine, tray_message
 from stream.messages import EventMessage, InventoryMessage, JobMessage
-from stream.rows import Rows, pack
 
 DEADLINE_S = 0.8  # leaves a fifth of the shortest interval to everything else
 HEALTH_ROOM_S = 0.1  # with less of the deadline left, health waits for the next tick
@@ -47,8 +42,6 @@ RETRY_S = 60  # a lost GPU comes back by a reset, which takes minutes
 REOPEN_S = 600  # NVML sees a replaced GPU only when it starts anew, which costs all GPUs one tick of GPM readings
 REWATCH_S = 5  # how often at most a new event set replaces one that failed
 
-READABLE, PARTLY_READABLE, DARK = (state for state, _ in GPU_STATES)
-GPU_STATE = "gpu_state"
 _MOST_CODE = (1 << 31) - 1  # what a message may hold
 
 _log = logging.getLogger(__name__)
@@ -104,6 +97,7 @@ class NvmlSource:
         self._machine = machine or this_machine()
         self._source = source or resource_id(ResourceKind.AGENT, f"{self._machine.identity}/{self.name}")
         self._counters = Counters(counters)
+        self._rows = GpuRows(self._counters)
         self._health_interval_s = health_interval_s
         self._health_slot: int | None = None  # of the last health rows
         self._health_waited = 0  # ticks
@@ -194,10 +188,12 @@ class NvmlSource:
             for uuid, sample in samples.items()
             for asked, seconds in (("read", sample.read_s), ("fields", sample.fields_s))
         }
-        readings = [Reading(self._source, GPU, self._rows(samples, time_s))]
+        gpus, epoch = self._in_order(), self._epoch()
+        readings = [Reading(self._source, GPU, self._rows.fast(gpus, samples, time_s, epoch=epoch))]
         health = self._health(samples, time_s, until)
         if health is not None:
-            readings.append(Reading(self._source, GPU_HEALTH, self._health_rows(health, time_s)))
+            rows = self._rows.health(gpus, health, time_s, epoch=epoch)
+            readings.append(Reading(self._source, GPU_HEALTH, rows))
         self._counters.keep()
         return readings
 
@@ -373,55 +369,26 @@ class NvmlSource:
         reasons = "; ".join(sorted({failure.reason for failure in self._dark.values()}))
         return f"none of the {len(self._devices)} GPUs of {self._machine.name} can be identified ({reasons})"
 
-    # Rows
+    # What is known
 
     def _in_order(self) -> list[GpuIdentity]:
         # A vanished GPU keeps its index, which another one may have taken over since.
         return sorted(self._gpus.values(), key=lambda gpu: (gpu.index, gpu.uuid))
 
-    def _rows(self, samples: Mapping[str, Sample], time_s: int) -> Rows:
-        return self._pack(GPU, [self._values(samples.get(gpu.uuid), time_s) for gpu in self._in_order()], time_s)
-
-    def _health_rows(self, samples: Mapping[str, HealthSample], time_s: int) -> Rows:
-        gpus = self._in_order()
-        return self._pack(
-            GPU_HEALTH, [self._health_values(gpu.uuid, samples.get(gpu.uuid), time_s) for gpu in gpus], time_s
-        )
-
-    def _pack(self, table: Table, readings: Sequence[Mapping[str, float]], time_s: int) -> Rows:
-        """One row for each GPU in order, of its values in base units."""
-        names = set().union(*readings)
-        columns = np.array([[reading.get(name, math.nan) for name in names] for reading in readings]).T
-        return pack(table, [gpu.resource for gpu in self._in_order()], time_s, dict(zip(names, columns, strict=True)))
-
-    def _values(self, sample: Sample | None, time_s: int) -> dict[str, float]:
-        """One GPU's row in base units: gauges as read, counters as what was added since they were last read."""
-        if sample is None:
-            return {GPU_STATE: DARK}
-        values = {**sample.values, GPU_STATE: READABLE if sample.complete else PARTLY_READABLE}
-        epoch = self._epoch()
-        for name, raw in sample.counters.items():
-            delta = self._counters.delta(f"{sample.gpu.uuid}/{name}", COUNTERS[name], raw, time_s=time_s, epoch=epoch)
-            if delta is not None:
-                values[name] = delta
-        return values
-
-    def _health_values(self, uuid: str, sample: HealthSample | None, time_s: int) -> dict[str, float]:
-        """One GPU's health in base units; errors are added up over the links whose counters go on."""
-        if sample is None:
-            return {HEALTH_STATE: DARK}
-        values = {**sample.values, HEALTH_STATE: READABLE if sample.complete else PARTLY_READABLE}
-        sums: defaultdict[str, float] = defaultdict(float)
-        epoch = self._epoch()
-        for (name, link), raw in sample.counters.items():
-            key = f"{uuid}/{name}/{link}"
-            delta = self._counters.delta(key, HEALTH_COUNTERS[name], raw, time_s=time_s, epoch=epoch)
-            if delta is not None:
-                sums[name] += delta
-        return values | sums
-
     def _epoch(self) -> str:
         return f"{self._boot} {self._driver}"
+
+    def _messages(self) -> Sequence[InventoryMessage]:
+        tray = self.tray()
+        now_ms = int(self._clock() * 1000)
+        messages = [rack_message(tray, source=self._source, time_ms=now_ms)] if tray.rack else []
+        messages.append(tray_message(tray, source=self._source, time_ms=now_ms))
+        messages.extend(self._gpu_message(gpu, tray, now_ms) for gpu in self._in_order())
+        return [self._told.dated(message) for message in messages]
+
+    def _gpu_message(self, gpu: GpuIdentity, tray: TrayPlace, time_ms: int) -> InventoryMessage:
+        fabric = self._fabric.get(gpu.uuid) or gpu.fabric
+        return gpu_message(gpu, tray, fabric=fabric, driver=self._driver, source=self._source, time_ms=time_ms)
 
     # Events
 
@@ -475,49 +442,3 @@ class NvmlSource:
                 attributes={"class": str(kind.event_class), **attributes},
             )
         )
-
-    # Messages
-
-    def _messages(self) -> Sequence[InventoryMessage]:
-        tray = self.tray()
-        now_ms = int(self._clock() * 1000)
-        messages = [_rack_message(tray, source=self._source, time_ms=now_ms)] if tray.rack else []
-        messages.append(tray_message(tray, source=self._source, time_ms=now_ms))
-        messages.extend(self._gpu_message(gpu, tray, now_ms) for gpu in self._in_order())
-        return [self._told.dated(message) for message in messages]
-
-    def _gpu_message(self, gpu: GpuIdentity, tray: TrayPlace, time_ms: int) -> InventoryMessage:
-        fabric = self._fabric.get(gpu.uuid) or gpu.fabric
-        facts = {
-            "index": str(gpu.index),
-            "model": gpu.model,
-            "serial": gpu.serial,
-            "pci_bus_id": gpu.pci_bus_id,
-            "driver_version": self._driver,
-            "mig": "" if gpu.mig is None else ("enabled" if gpu.mig else "disabled"),
-            "module": str(gpu.place.module) if gpu.place else "",
-            "fabric_cluster": fabric.cluster if fabric else "",
-            "fabric_clique": str(fabric.clique) if fabric else "",
-        }
-        return InventoryMessage(
-            resource=gpu.resource,
-            kind=ResourceKind.GPU,
-            identity=gpu.uuid,
-            name=f"{tray.name} GPU {gpu.index}",
-            valid_from_ms=time_ms,
-            parent=tray.resource,
-            source=self._source,
-            attributes={name: fact for name, fact in facts.items() if fact},
-        )
-
-
-def _rack_message(tray: TrayPlace, *, source: int, time_ms: int) -> InventoryMessage:
-    return InventoryMessage(
-        resource=tray.parent,
-        kind=ResourceKind.RACK,
-        identity=tray.rack,
-        name=tray.rack,
-        valid_from_ms=time_ms,
-        source=source,
-        attributes={"chassis_serial": tray.rack},
-    )
