@@ -26,8 +26,7 @@ from clickhouse_connect.driver.client import Client
 
 from benchmarks import ingest_drain
 from benchmarks.frame_codec import least_us
-from benchmarks.ingest_drain import Meter
-from benchmarks.rivals import wait_for_merges
+from benchmarks.ingest_drain import Meter, wait_for_merges
 from benchmarks.samples import BLOCK_ROWS, present_readings, simulated_gpus
 from catalogue import GPU, Table, layout_of
 from kvandal.store import write_blocks_to_memory

@@ -17,8 +17,7 @@ from statistics import median
 import numpy as np
 from clickhouse_connect.driver.client import Client
 
-from benchmarks.ingest_drain import Meter, empty_store
-from benchmarks.rivals import wait_for_merges
+from benchmarks.ingest_drain import Meter, empty_store, wait_for_merges
 from benchmarks.samples import BLOCK_ROWS, simulated_gpus
 from kvandal.store import write_blocks_to_memory
 from storage.client import connect

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from clickhouse_connect.driver.client import Client
 
-from benchmarks.ingest_drain import Meter, empty_store
-from benchmarks.rivals import wait_for_merges
+from benchmarks.ingest_drain import Meter, empty_store, wait_for_merges
 from benchmarks.samples import simulated_gpus
 from kvandal.settings import IngestSection
 from kvandal.store import write_blocks_to_memory
@@ -36,7 +35,7 @@ def run(*, gpus: int = GPUS, seconds: int = SECONDS) -> dict[str, object]:
     write_blocks_to_memory()
     rows = simulated_gpus(gpus, seconds)
     with tempfile.TemporaryDirectory(dir=disk) as folder:
-        _measure(rows, 60_000, Path(folder) / "first")  # the first of all pays for the engine's start
+        _measure(rows, SIZES[-1], Path(folder) / "first")  # the first of all pays for the engine's start
         sizes = [_measure(rows, size, Path(folder) / str(size)) for size in SIZES]
     return {"rows": len(rows), "default": IngestSection().insert_rows, "sizes": sizes}
 

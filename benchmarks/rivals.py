@@ -20,7 +20,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -32,9 +31,10 @@ import numpy as np
 import requests
 from clickhouse_connect.driver.client import Client
 
-from benchmarks.ingest_drain import Meter, empty_store
+from benchmarks.ingest_drain import Meter, empty_store, wait_for_merges
 from benchmarks.load import make_backlog
 from benchmarks.rival_formats import FORMATS, Format, openmetrics_lines, pieces, present, readings_of
+from benchmarks.samples import BLOCK_ROWS
 from catalogue import GPU, Metric
 from kvandal.store import write_blocks_to_memory
 from storage.client import connect
@@ -46,10 +46,8 @@ from tests.servers.victoria_metrics import VictoriaMetrics, ensure_victoria_metr
 
 GPUS, SECONDS = 96, 3 * 3600
 COLUMNS = 24
-BLOCK_ROWS = 60_000
 TRIAL_READINGS = 1_500_000  # of each format: two seconds of the slowest
 PROMETHEUS_READINGS = 5_000_000  # promtool reads the whole text once for every two hours in it
-MERGE_TIMEOUT_S = 120.0
 T = TypeVar("T")
 NATIVE = Format("native", "/api/v1/import/native", lambda *_: b"")
 # What is to be reached: docs/performance.md.
@@ -238,13 +236,6 @@ def _insert(client: Client, rows: Rows) -> float:
         writer.insert_rows("gpu", rows[start : start + BLOCK_ROWS], token=str(start))
     wait_for_merges(client)
     return meter.processor_s()
-
-
-def wait_for_merges(client: Client) -> None:
-    give_up_s, still = time.monotonic() + MERGE_TIMEOUT_S, 0
-    while still < 5 and time.monotonic() < give_up_s:
-        time.sleep(0.2)
-        still = 0 if client.query("SELECT count() FROM system.merges").result_rows[0][0] else still + 1
 
 
 def _columns_on_disk(client: Client, data: Data, processor_s: float) -> tuple[Stored, int]:

@@ -12,10 +12,11 @@ from clickhouse_connect.driver.client import Client
 from benchmarks.load import make_backlog
 from catalogue import Table
 from collectors.host import HostSource
+from kvandal.settings import IngestSection
 from storage.client import StoreAddress, connect
 from stream.rows import Rows, join_rows
 
-BLOCK_ROWS = 60_000  # ingest.insert_rows
+BLOCK_ROWS = IngestSection().insert_rows
 
 
 def simulated_gpus(gpus: int, seconds: int) -> Rows:

@@ -174,6 +174,11 @@ def _growth(document: Json) -> Lines:
     )  # fmt: skip
 
 
+def _report_cost(document: Json) -> Lines:
+    fields = ("gpus", "report", "seconds", "of_which_reading_s", "processor_s", "peak_mb")
+    yield from _table(("GPUs", "report", "s", "of which reading", "processor, s", "peak, MB"), _rows(document, *fields))
+
+
 def _held_rows(document: Json) -> Lines:
     fields = ("held_rows", "held_bytes", "insert_processor_us_per_row", "newest_minute_ms", "active_parts")
     heads = ("rows held", "bytes held", "insert, µs a row", "newest minute, ms", "active parts")
@@ -257,6 +262,12 @@ SECTIONS: Mapping[str, Section] = {
     ),
     "growth": Section(
         "Growth with columns and GPUs", "Tables cut and widened, and the same rows from more GPUs.", _growth
+    ),
+    "report_cost": Section(
+        "A month's report",
+        "Beside the time in which the same aggregates are read into Polars, which is the least that a report could "
+        "take. Report and engine are one process.",
+        _report_cost,
     ),
     "held_rows": Section(
         "Growth with retention", "The same inserts into a raw table that holds more and more.", _held_rows

@@ -16,7 +16,7 @@ from clickhouse_connect.driver.client import Client
 from kafka.record.memory_records import MemoryRecordsBuilder  # type: ignore[import-untyped]
 from prometheus_client import CollectorRegistry
 
-from benchmarks.ingest_drain import Meter, wait_until_stored
+from benchmarks.ingest_drain import Meter, wait_until_counted
 from benchmarks.load import publish_frames
 from catalogue import TABLES
 from collectors.framer import Framer, FrameRule
@@ -52,10 +52,10 @@ def run(*, gpus: int = GPUS, hours: int = HOURS) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder, KafkaCluster.start(Path(folder) / "kafka") as cluster:
         kafka = KafkaAddress(cluster.bootstrap)
         ensure_topics(kafka, replication=1)
-        publish_frames(frames, kafka)
+        publish_frames(frames, kafka, batch_bytes=0)
         with closing(connect(StoreAddress(f"chdb://{folder}/store"))) as client:
             schema.apply(client)
-            processor_s = _drain(client, cluster.bootstrap, f"chdb://{folder}/store", sum(rows.values()))
+            processor_s = _drain(cluster.bootstrap, f"chdb://{folder}/store", sum(rows.values()))
             HourKeeper(client).recompute()
             stored = dict(_stored(client))
     return {
@@ -101,16 +101,14 @@ def _bytes_on_kafka(frame: Outgoing) -> int:
     return len(batch.buffer())
 
 
-def _drain(client: Client, bootstrap: str, store: str, rows: int) -> float:
+def _drain(bootstrap: str, store: str, rows: int) -> float:
     """Processor seconds until all of it is stored."""
-    settings, metrics = IngestSection(insert_age_s=1), IngestMetrics(CollectorRegistry())
-    meter, stop = Meter(), Event()
-    with closing(
-        IngestProcess(settings, KafkaSettings(bootstrap=bootstrap), StoreAddress(store), metrics=metrics, journal=None)
-    ) as process:
+    registry, settings, kafka = CollectorRegistry(), IngestSection(insert_age_s=1), KafkaSettings(bootstrap=bootstrap)
+    metrics, meter, stop = IngestMetrics(registry), Meter(), Event()
+    with closing(IngestProcess(settings, kafka, StoreAddress(store), metrics=metrics, journal=None)) as process:
         thread = Thread(target=process.ingest.run, args=(stop,))
         thread.start()
-        wait_until_stored(client, rows)
+        wait_until_counted(registry, rows)
         processor_s = meter.processor_s()
         stop.set()
         thread.join()

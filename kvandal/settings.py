@@ -120,7 +120,7 @@ class AgentSection(_Section, frozen=True, kw_only=True):
 class IngestSection(_Section, frozen=True, kw_only=True):
     """How ingest cuts its inserts."""
 
-    insert_rows: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 60_000
+    insert_rows: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 120_000
     insert_age_s: Seconds = 5
     buffer_mb: Megabytes = 256
     session_timeout_s: Seconds = 30

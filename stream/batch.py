@@ -29,8 +29,8 @@ class Outcome(IntEnum):
     PARKED = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+# One for every frame, as _Judged and FrameHeader: a struct that nothing collects is made in an eighth of the time.
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One Kafka record."""
 
     partition: int
@@ -91,8 +91,7 @@ FRAME_LOG = np.dtype(
 )
 
 
-@dataclass(slots=True)
-class _Judged:
+class _Judged(msgspec.Struct, gc=False):
     """A record on its way through the checks."""
 
     record: Record

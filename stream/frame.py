@@ -18,9 +18,9 @@ structured array and ClickHouse RowBinary, so neither side touches a single valu
 """
 
 import struct
-from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
 import numpy as np
 
 from catalogue import Layout, Table, layout_of
@@ -60,8 +60,7 @@ class BadFrameError(ValueError):
         self.flaw = flaw
 
 
-@dataclass(frozen=True, slots=True)
-class FrameHeader:
+class FrameHeader(msgspec.Struct, frozen=True, gc=False):
     """Who sent what, and which ticks of which epoch it covers."""
 
     layout: int

@@ -1,9 +1,10 @@
 """The ingest loop: Kafka to the store, every row exactly once.
 
-For each lane of partitions: collect records, write down which of them the next insert will hold
-(the plan), build the rows, insert them under the plan's token, note the frames' outcomes, move on.
-Rows are inserted on a second thread, so that the next records arrive meanwhile. When the store is
-away, or slower than the log, reading pauses; nothing is given up.
+For each lane of partitions: collect records, choose which of them the next insert will hold (the
+plan), build the rows, write the plan down, insert the rows under its token, note the frames'
+outcomes, move on. Rows are inserted on a second thread, so that meanwhile the next records arrive
+and the next rows are built. When the store is away, or slower than the log, reading pauses; nothing
+is given up.
 """
 
 import logging
@@ -15,7 +16,7 @@ from typing import Protocol
 from uuid import UUID
 
 from catalogue import table
-from stream.batch import Batch, Batcher, FrameBatcher, MessageBatcher, Outcome, Rejected, TimeLimits
+from stream.batch import Batch, Batcher, FrameBatcher, MessageBatcher, Outcome, Record, Rejected, TimeLimits
 from stream.clock import Clock
 from stream.health import SourceHealth
 from stream.lane import CutRule, Lane
@@ -76,7 +77,17 @@ class IngestRules:
     joined: bool = False  # one insert may hold several partitions: only for a single owner
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """The next insert. Nobody knows of it before its plan is saved: until then it can be forgotten with its lane."""
+
+    lane: Lane
+    batch: Batch
+    records: Sequence[Record]
+    replayed: bool  # its plan was saved before
+
+
+@dataclass(frozen=True, slots=True)
 class _Writing:
     """The insert that is under way."""
 
@@ -116,6 +127,7 @@ class Ingest:
         self._metrics = metrics
         self._health = health
         self._lanes: dict[Partition, Lane] = {}
+        self._prepared: _Prepared | None = None
         self._writing: _Writing | None = None
         self._paused = False
 
@@ -142,6 +154,8 @@ class Ingest:
         for partition, arrived in records.items():
             if partition in self._lanes and partition not in gained:
                 self._lanes[partition].offer(partition.number, arrived, now_s)
+        if self._prepared is None and not stop.is_set():
+            self._prepared = self._prepare()
         if self._writing is not None and self._work_waits():
             wait([self._writing.future], self._rules.poll_s)  # not in poll: small inserts would each cost that long
         if self._writing is None or self._writing.future.done():
@@ -264,28 +278,35 @@ class Ingest:
         for partition in lost:
             self._lanes.pop(partition, None)
 
-    def _start_writing(self, pool: ThreadPoolExecutor, stop: Event) -> None:
-        """Plan, build and hand over the next batch: of the due lane that has waited longest.
+    def _prepare(self) -> _Prepared | None:
+        """Cut and build the next batch: of the due lane that has waited longest.
 
         Not of the fullest: a backlog of GPU frames would keep the few frames of meters waiting for hours.
         """
         now_s = self._clock.monotonic_s()
         due = [lane for lane in set(self._lanes.values()) if lane.due(self._rules.cut, now_s)]
-        if not due or stop.is_set():
-            return
+        if not due:
+            return None
         lane = min(due, key=lambda candidate: candidate.waiting_since_s)
-        if not self._is_of_its_topic(lane, stop):
-            return
-        replaying = lane.replaying
+        replayed = lane.replaying
         plan, records = lane.cut(self._rules.cut, now_s, self._clock.utc_ms())
-        try:
-            if not replaying:
-                self._retry(stop, "saving the plan", lambda: self._plans.save(plan, records))
-        except FencedError:
-            self._drop(lane)
+        return _Prepared(lane, lane.batcher.build(plan, records, lane.seen), records, replayed)
+
+    def _start_writing(self, pool: ThreadPoolExecutor, stop: Event) -> None:
+        """Save the plan of what was prepared and hand it over, if its lane is still ours."""
+        prepared, self._prepared = self._prepared, None
+        if prepared is None or stop.is_set() or prepared.lane not in self._lanes.values():
             return
-        batch = lane.batcher.build(plan, records, lane.seen)
-        self._writing = _Writing(lane, batch, pool.submit(self._write, batch, stop))
+        if not self._is_of_its_topic(prepared.lane, stop):
+            return
+        batch = prepared.batch
+        try:
+            if not prepared.replayed:
+                self._retry(stop, "saving the plan", lambda: self._plans.save(batch.plan, prepared.records))
+        except FencedError:
+            self._drop(prepared.lane)
+            return
+        self._writing = _Writing(prepared.lane, batch, pool.submit(self._write, batch, stop))
 
     def _is_of_its_topic(self, lane: Lane, stop: Event) -> bool:
         """Whether all that the lane holds was read from the topic as which it was opened.

@@ -29,8 +29,9 @@ logger = logging.getLogger(__name__)
 ROWS = int(os.environ.get("KVANDAL_BACKLOG_ROWS", "2400000"))
 BUFFER_MB = 16
 # Interpreter and libraries 60 MB; BUFFER_MB that is read and not planned, and a poll of 32 MB that came on top; twice
-# 16 MB in the client's fetches; an insert of 60,000 rows (6 MB) as records, as a block and as bytes on their way. How
-# much of it is there when one looks varies with the store's speed: 112 to 201 MB were seen, also of shorter backlogs.
+# 16 MB in the client's fetches; an insert of 120,000 rows (13 MB) as records, as a block and as bytes on their way, and
+# the next one as records and as a block. How much of it is there when one looks varies with the store's speed: 112 to
+# 201 MB were seen, also of shorter backlogs.
 BOUND_BYTES = 256 << 20
 IDLE_BYTES = 60 << 20
 GPUS, TICKS = 72, 10  # frames of a rack's gateway, ten seconds each
