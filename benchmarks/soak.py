@@ -11,12 +11,9 @@ Run: `python -m benchmarks.soak [SECONDS]` (600; 60 is a check that it runs, too
 import json
 import math
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Event, Thread
 
 import numpy as np
@@ -24,16 +21,12 @@ import psutil
 from clickhouse_connect.driver.client import Client
 
 from benchmarks.ingest_drain import wait_until_stored
+from benchmarks.pipeline import start_pipeline
 from benchmarks.site_load import Line, make_lines
 from collectors.framer import Framer, FrameRule
-from storage import schema
-from storage.client import connect
 from storage.hours import HourKeeper
-from stream.client import KafkaAddress
 from stream.clock import SystemClock
-from stream.publish import Publisher, ensure_topics
-from tests.servers.kafka import KafkaCluster
-from tests.servers.stack import StoreServer, start_ingest
+from stream.publish import Publisher
 
 GPUS, SECONDS, SPEED, TICKS = 1_000, 600, 60, 10
 MEMORY_GREW_PERCENT, PARTS_GREW_PERCENT = 10.0, 25.0  # the latter go up and down with every merge
@@ -99,21 +92,14 @@ class Series:
 def run(*, seconds: float = SECONDS, gpus: int = GPUS, speed: float = SPEED) -> dict[str, object]:
     """One soak as a document."""
     (line, _) = make_lines(gpus, SECONDS, TICKS)
-    with ExitStack() as running:
-        folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
-        cluster = running.enter_context(KafkaCluster.start(folder / "kafka"))
-        address = KafkaAddress(cluster.bootstrap)
-        ensure_topics(address, replication=1)
-        store = running.enter_context(StoreServer.start(folder / "store"))
-        client = running.enter_context(closing(connect(store.address())))
-        schema.apply(client)
-        ingest = running.enter_context(start_ingest(folder, "ingest", cluster.bootstrap, store.address("ingest")))
+    with start_pipeline() as pipeline:
+        client = pipeline.client
         start_s = int(time.time() - seconds * speed) // TICKS * TICKS
-        load = Load(Publisher(address), line, start_s, speed)
+        load = Load(Publisher(pipeline.address), line, start_s, speed)
         thread = Thread(target=load.run)
         thread.start()
         try:
-            watched = _watch(client, {"ingest": ingest.process.pid, "store": store.process.pid}, seconds)
+            watched = _watch(client, {name: pipeline.pids[name] for name in ("ingest", "store")}, seconds)
         finally:
             load.stop.set()
             thread.join()

@@ -15,10 +15,9 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,16 +26,13 @@ import psutil
 from clickhouse_connect.driver.client import Client
 from kafka import TopicPartition  # type: ignore[import-untyped]
 
+from benchmarks.pipeline import start_pipeline
 from catalogue import GPU, GPU_HEALTH, Table
 from kvandal.broker import tied_to_parent
-from storage import schema
-from storage.client import connect
 from stream.client import KafkaAddress, make_consumer
 from stream.confirm import GroupProgress
-from stream.publish import ensure_topics
 from stream.topics import INGESTED
-from tests.servers.kafka import KafkaCluster
-from tests.servers.stack import Running, StoreServer, start_ingest, until
+from tests.servers.stack import Running, until
 
 TABLES = (GPU, GPU_HEALTH)
 GROUP = "kvandal-ingest"  # the default of kafka.group
@@ -105,25 +101,13 @@ class Lag:
 def run(*, gpus: int = 100_000, seconds: int = 600, ticks: int = 10) -> dict[str, object]:
     """One run as a document. `seconds` is rounded up to whole frames of `ticks`."""
     seconds = -(-seconds // ticks) * ticks
-    with ExitStack() as running:
-        folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
-        cluster = running.enter_context(KafkaCluster.start(folder / "kafka"))
-        address = KafkaAddress(cluster.bootstrap)
-        ensure_topics(address, replication=1)
-        store = running.enter_context(StoreServer.start(folder / "store"))
-        client = running.enter_context(closing(connect(store.address())))
-        schema.apply(client)
-        ingest = running.enter_context(start_ingest(folder, "ingest", cluster.bootstrap, store.address("ingest")))
+    with start_pipeline() as pipeline, _load(pipeline.address.bootstrap, gpus, seconds, ticks) as load:
+        client, ingest = pipeline.client, pipeline.ingest
         _wait_until_all_partitions_are_open(ingest)
-        load = running.enter_context(_load(cluster.bootstrap, gpus, seconds, ticks))
         _told(load, _PREPARE_TIMEOUT_S)
-
-        broker = cluster.nodes[0].process
-        assert broker is not None
-        pids = {"load": load.pid, "broker": broker.pid, "ingest": ingest.process.pid, "store": store.process.pid}
-        members = {name: Member.of(pid) for name, pid in pids.items()}
+        members = {name: Member.of(pid) for name, pid in {"load": load.pid, **pipeline.pids}.items()}
         psutil.cpu_percent()
-        lag = Lag(address)
+        lag = Lag(pipeline.address)
         start_s = math.ceil(time.time()) + 1
         _tell(load, f"{start_s}\n")
         lag.watch(load, start_s, seconds)
@@ -148,7 +132,7 @@ def run(*, gpus: int = 100_000, seconds: int = 600, ticks: int = 10) -> dict[str
             lag=lag.document(sent["frames"] / seconds),
             drained_s=drained_s,
             processes=processes,
-            broker_bytes=_bytes_below(folder / "kafka"),
+            broker_bytes=_bytes_below(pipeline.broker_data),
             client=client,
         )
 
