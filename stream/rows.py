@@ -1,5 +1,6 @@
 """Rows: readings as a packed numpy array, at once the frame's payload and ClickHouse RowBinary."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -66,10 +67,11 @@ def pack(table: Table, resources: ArrayLike, times_s: ArrayLike, values: Mapping
     maps metric names to arrays that do too. A metric that is not given is absent; NaN is absent;
     a name that the table does not have is a KeyError.
     """
-    ids, times = np.broadcast_arrays(np.asarray(resources, dtype="<u8"), np.asarray(times_s, dtype="<u4"))
-    rows = absent_rows(table, ids.size)
-    rows["resource"] = ids.ravel()
-    rows["time"] = times.ravel()
+    ids, times = np.asarray(resources, dtype="<u8"), np.asarray(times_s, dtype="<u4")
+    shape = np.broadcast(ids, times).shape
+    rows = absent_rows(table, math.prod(shape))
+    rows["resource"].reshape(shape)[...] = ids
+    rows["time"].reshape(shape)[...] = times
     metrics, columns = [table.metric(name) for name in values], list(values.values())
     together = max(BLOCK_VALUES // max(len(rows), 1), 1)
     for start in range(0, len(metrics), together):

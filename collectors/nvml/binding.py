@@ -146,20 +146,18 @@ class Questions:
     def __init__(self, nvml: Nvml) -> None:
         self.nvml = nvml
         self._errors = _errors_of(nvml)
-        self._unsupported: set[Hashable] = set()
-        self._refused: set[Hashable] = set()
+        self._not_asked: dict[Hashable, type[Exception]] = {}  # by name, UnsupportedError or RefusedError
         self._probe_again_at_s = 0
         self._fields: dict[tuple[FieldKey, ...], bytes] = {}  # as nvmlFieldValue_t, without answers
 
     @property
     def some_refused(self) -> bool:
-        return bool(self._refused)
+        return RefusedError in self._not_asked.values()
 
     def probe(self, time_s: int) -> None:
         """Forget from time to time what could not be asked."""
         if time_s >= self._probe_again_at_s:
-            self._unsupported.clear()
-            self._refused.clear()
+            self._not_asked.clear()
             self._probe_again_at_s = time_s + REPROBE_S
 
     def forget(self) -> None:
@@ -167,16 +165,21 @@ class Questions:
         self._probe_again_at_s = 0
 
     def is_worth(self, name: Hashable) -> bool:
-        return name not in self._unsupported and name not in self._refused
+        return name not in self._not_asked
+
+    def worth(self, names: Mapping[T, Hashable]) -> tuple[T, ...]:
+        """The keys of the names that are worth asking for."""
+        return tuple([key for key, name in names.items() if name not in self._not_asked])
 
     def why_not(self, names: Collection[Hashable]) -> str:
         """Why nothing of that name is asked, empty when it is."""
-        if not self._unsupported.isdisjoint(names):
+        reasons = {self._not_asked[name] for name in names if name in self._not_asked}
+        if UnsupportedError in reasons:
             return "not supported"
-        return "" if self._refused.isdisjoint(names) else "no permission"
+        return "no permission" if reasons else ""
 
     def lacks(self, name: Hashable) -> bool:
-        return name in self._unsupported
+        return self._not_asked.get(name) is UnsupportedError
 
     def ask(self, call: Callable[..., T], *arguments: object) -> T:
         """One NVML call, with its error in our words."""
@@ -223,10 +226,8 @@ class Questions:
             self.note(answers, name, error)
 
     def note(self, answers: Answers, name: Hashable, error: Exception) -> None:
-        if isinstance(error, UnsupportedError):
-            self._unsupported.add(name)
-        elif isinstance(error, RefusedError):
-            self._refused.add(name)
+        if isinstance(error, (UnsupportedError, RefusedError)):
+            self._not_asked[name] = type(error)
         elif isinstance(error, FailedError):
             answers.complete = False
         else:

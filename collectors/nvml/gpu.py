@@ -1,7 +1,7 @@
 """The fast readings and the identity of one GPU: field ids come from the catalogue, the rest is a list of calls."""
 
 import struct
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from ctypes import byref, c_uint
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -178,7 +178,7 @@ class _Gpm:
         """Let the next read have no earlier sample: a mean over more than one interval is no reading of a tick."""
         self._has_earlier = False
 
-    def read(self, handle: Handle, metrics: Sequence[int]) -> Iterable[tuple[int, int, float]]:
+    def read(self, handle: Handle, metrics: tuple[int, ...]) -> Iterable[tuple[int, int, float]]:
         """Id, return code and raw value of each metric since the previous read; nothing at the first."""
         had_earlier, self._has_earlier = self._has_earlier, False
         self._nvml.nvmlGpmSampleGet(handle, self._samples[1])
@@ -186,7 +186,7 @@ class _Gpm:
         self._has_earlier = True
         if not had_earlier:
             return ()
-        self._prepare(tuple(metrics))
+        self._prepare(metrics)
         self._nvml.nvmlGpmMetricsGet(self._request)
         answer = memoryview(self._request).cast("B")
         return _GPM_METRIC.iter_unpack(answer[_GPM_HEAD_BYTES : _GPM_HEAD_BYTES + _GPM_METRIC.size * len(metrics)])
@@ -407,7 +407,7 @@ class GpuReader:
         self._fact(lambda handle: watch.register(handle, uuid=gpu.uuid), self._handle, None)
 
     def _read_fields(self, sample: Sample) -> None:
-        asked = tuple(key for key, name in FIELDS.items() if self._questions.is_worth(name))
+        asked = self._questions.worth(FIELDS)
         if asked:
             self._questions.attempt(sample, FIELD_VALUES, lambda: self._read_field_values(sample, asked))
 
@@ -429,8 +429,7 @@ class GpuReader:
             self._gpm = questions.ask(_Gpm, self._nvml)
         elif not follows:
             self._gpm.forget()
-        asked = [number for number, name in GPM_METRICS.items() if questions.is_worth(name)]
-        for number, code, raw in questions.ask(self._gpm.read, self._handle, asked):
+        for number, code, raw in questions.ask(self._gpm.read, self._handle, questions.worth(GPM_METRICS)):
             name = GPM_METRICS[number]
             if code:
                 questions.note(sample, name, questions.error(code))
