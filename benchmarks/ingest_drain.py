@@ -56,7 +56,7 @@ class Drained:
         return self.processor_s / self.rows * 1e6
 
 
-def run(*, gpus: int = 4000, seconds: int = 1200, ticks: int = 10, kafka: bool = True) -> dict[str, object]:
+def run(*, gpus: int = 4000, seconds: int = 1800, ticks: int = 10, kafka: bool = True) -> dict[str, object]:
     """All measurements of one run as a document."""
     write_blocks_to_memory()
     backlog = make_backlog(gpus=gpus, seconds=seconds, ticks=ticks)

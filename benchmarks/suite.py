@@ -61,7 +61,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "agent": Benchmark(agent.run),  # between two quick runs its ratio to the bare reads varies by half
     "event_page": Benchmark(event_page.run, partial(event_page.run, events=10)),
     "ingest_drain": Benchmark(
-        partial(_drains, 10, 20, gpus=4_000, seconds=1_200),
+        partial(_drains, 10, 20, gpus=4_000, seconds=1_800),
         partial(_drains, 10, gpus=1_000, seconds=300, kafka=False),
     ),
     "whole_site": Benchmark(whole_site.run, limit_s=1_800.0),
