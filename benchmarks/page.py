@@ -89,7 +89,8 @@ def _documents(measurements: Mapping[str, Any]) -> Iterator[str]:
     yield "## As it was measured\n"
     for name, one in measurements.items():
         yield f"### {name}\n"
-        yield f"{one['date']}, load before: {one['load_before']}.\n"
+        took = f", took {one['took_s']} s" if "took_s" in one else ""
+        yield f"{one['date']}, load before: {one['load_before']}{took}.\n"
         yield (
             f"Failed: {one['failed']}.\n"
             if "failed" in one

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -98,6 +99,7 @@ def names(*, quick: bool) -> list[str]:
 def run_apart(name: str, *, quick: bool) -> Document:
     """Run one measurement in a process of its own: its document, or `failed` with the reason; the load before it."""
     command = [sys.executable, "-m", "benchmarks", "--one", name, *(["--quick"] if quick else [])]
+    began_s = time.monotonic()
     told: Document = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "load_before": round(os.getloadavg()[0], 1)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
@@ -105,6 +107,7 @@ def run_apart(name: str, *, quick: bool) -> Document:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             return told | {"failed": f"took longer than {BENCHMARKS[name].limit_s:g} s"}
+    told |= {"took_s": round(time.monotonic() - began_s)}
     if process.returncode:
         return told | {"failed": f"ended with exit code {process.returncode}"}
     return told | {"document": json.loads(answer)}
