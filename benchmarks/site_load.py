@@ -39,7 +39,7 @@ PREPARED_TRAYS = 250
 PREPARED_S = 600
 HEALTH_INTERVAL_S = 30
 _WARM_UP_S = 3600  # of the simulated site: by then its jobs and temperatures are those of any hour
-_LEAST_SLEEP_S = 0.01  # not one nap a frame: that is how late a frame may be on purpose
+_LEAST_SLEEP_S = 0.05  # not one nap a frame, which wakes the producer each time: that late a frame may be on purpose
 _FLUSH_S = 120.0
 
 
