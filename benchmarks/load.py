@@ -42,14 +42,9 @@ class Backlog:
             yield np.frombuffer(b"".join(waiting), dtype=dtype)
 
 
-def publish_frames(
-    frames: Sequence[Outgoing], address: KafkaAddress, *, compression: str = "zstd", batch_bytes: int = 256 << 10
-) -> None:
-    """Put frames on their topics; returns when the broker has them all, and raises its first refusal.
-
-    With no `batch_bytes` each frame is a batch of its own, as agents send them: a node has one of a table at a time.
-    """
-    publisher = Publisher(address, compression=compression, batch_bytes=batch_bytes)
+def publish_frames(frames: Sequence[Outgoing], address: KafkaAddress, *, compression: str = "zstd") -> None:
+    """Put frames on their topics; returns when the broker has them all, and raises its first refusal."""
+    publisher = Publisher(address, compression=compression)
     errors: list[Exception] = []
     for frame in frames:
         publisher.publish(frame.topic, frame.source, frame.value, acknowledged=lambda _: None, failed=errors.append)

@@ -52,7 +52,7 @@ def run(*, gpus: int = GPUS, hours: int = HOURS) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder, KafkaCluster.start(Path(folder) / "kafka") as cluster:
         kafka = KafkaAddress(cluster.bootstrap)
         ensure_topics(kafka, replication=1)
-        publish_frames(frames, kafka, batch_bytes=0)
+        publish_frames(frames, kafka)
         with closing(connect(StoreAddress(f"chdb://{folder}/store"))) as client:
             schema.apply(client)
             processor_s = _drain(cluster.bootstrap, f"chdb://{folder}/store", sum(rows.values()))

@@ -128,6 +128,9 @@ def _limits(plan: SitePlan) -> Iterator[str]:
   Nor are the building's points.
 - Costs were measured on one machine and grow in proportion here. That they do, across shards and over a network, was
   not measured; nor were merges of a full retention, the second replica's own work, failover, or many who ask at once.
+- When costs were measured frames shared Kafka's batches. As agents send them each is a batch of its own, and takes
+  ingest about 40 µs more to read: a third of a core for 100,000 GPUs, less with lz4
+  (`python -m benchmarks.kafka_clients`, `python -m benchmarks.wire_compression`; [Performance](performance.md)).
 - Queries take processor and memory beside this: [Dashboards](guides/dashboards.md) says what they cost.""".split("\n")
 
 

@@ -320,7 +320,8 @@ def _check_time(message: Message, plan: Plan, limits: TimeLimits) -> None:
         case EventMessage():
             times, earliest_ms = (message.time_ms,), now_ms - _MESSAGE_BEHIND_MS
         case JobMessage():
-            times, earliest_ms = (message.start_ms, message.end_ms or message.start_ms), now_ms - _MESSAGE_BEHIND_MS
+            end_ms = message.start_ms if message.end_ms is None else message.end_ms
+            times, earliest_ms = (message.start_ms, end_ms), now_ms - _MESSAGE_BEHIND_MS
     for time_ms in times:
         if not earliest_ms <= time_ms <= now_ms + limits.ahead_s * 1000:
             raise BadFrameError(Flaw.BAD_TIME, f"{_utc(time_ms // 1000)}, checked at {_utc(now_ms // 1000)}")

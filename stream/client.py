@@ -59,7 +59,7 @@ def make_admin(address: KafkaAddress) -> Any:
         raise
 
 
-def make_producer(address: KafkaAddress, *, compression: str = "zstd", batch_bytes: int = 256 << 10) -> Any:
+def make_producer(address: KafkaAddress, *, compression: str = "zstd") -> Any:
     """A producer whose acknowledgement means: on every in-sync replica, once, in order."""
     producer = _make(
         KafkaProducer,
@@ -70,7 +70,7 @@ def make_producer(address: KafkaAddress, *, compression: str = "zstd", batch_byt
         compression_type=compression,
         # Frames of many sources share a batch: the cost of a broker is per batch.
         linger_ms=20,
-        batch_size=batch_bytes,
+        batch_size=256 << 10,
         max_request_size=2 * MAX_FRAME_BYTES,
         # How long send() may wait for a topic's partitions: who publishes has looked before whether it exists.
         max_block_ms=_METADATA_MS,

@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kafka.admin import NewTopic  # type: ignore[import-untyped]
@@ -120,9 +119,9 @@ class Publisher:
     `publish` raises, until `renew`.
     """
 
-    def __init__(self, address: KafkaAddress, *, compression: str = "zstd", batch_bytes: int = 256 << 10) -> None:
+    def __init__(self, address: KafkaAddress, *, compression: str = "zstd") -> None:
         self._address = address
-        self._make_producer = partial(make_producer, address, compression=compression, batch_bytes=batch_bytes)
+        self._compression = compression
         self._producer: Any = None
         self._alone: dict[str, Any] = {}  # by topic, the producer of a value that goes alone
         self._wanted: set[str] = set()  # every topic that was ever asked for
@@ -185,10 +184,10 @@ class Publisher:
 
     def _producer_for(self, topic: str, *, alone: bool) -> Any:
         if alone:
-            self._alone[topic] = self._make_producer()
+            self._alone[topic] = make_producer(self._address, compression=self._compression)
             return self._alone[topic]
         if self._producer is None:
-            self._producer = self._make_producer()
+            self._producer = make_producer(self._address, compression=self._compression)
         return self._producer
 
     def _end_alone(self, topic: str, producer: Any) -> None:

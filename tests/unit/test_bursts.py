@@ -98,9 +98,11 @@ def test_800_000_lines_with_29_distinct_entries_are_29_bursts() -> None:
     shuffled = random.Random(3)  # noqa: S311 - an order, not a secret
     bursts, table = Bursts(SOURCE), Table()
     events = GpuEvents(bursts)
-    began = time.process_time()
+    halfway_s, began_s = 0.0, time.process_time()
     for step in range(800):
         now_ms = START_MS + step * 1000
+        if step == 400:
+            halfway_s = time.process_time() - began_s
         for number in shuffled.choices(range(29), k=1000):
             line = parse_xid(lines[number], now_ms)
             assert line is not None
@@ -108,7 +110,7 @@ def test_800_000_lines_with_29_distinct_entries_are_29_bursts() -> None:
         table.insert(bursts.take(now_ms))
     bursts.close()
     table.insert(bursts.take(now_ms))
-    assert time.process_time() - began < 10
+    assert time.process_time() - began_s < 4 * halfway_s  # a line costs no more, however many came before
     assert len(table.rows) == 29
     assert {row.attributes["detail"] for row in table.rows.values()} == set(entries)
     assert table.count == 800_000
