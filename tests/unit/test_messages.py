@@ -142,6 +142,10 @@ def test_resource_ids_have_all_64_bits(resource: int) -> None:
 # What is not
 
 
+def test_a_job_that_ended_at_time_zero_is_wrong_and_does_not_run_on() -> None:
+    assert flaw_of(JOBS, json.dumps({**JOB, "end_ms": 0}).encode()) is Flaw.BAD_TIME
+
+
 @pytest.mark.parametrize(("topic", "message"), VALID)
 @pytest.mark.parametrize(
     "spoil",
