@@ -286,9 +286,14 @@ def _first(data: Data, readings: int) -> list[Rows]:
 
 
 def _trial(form: Format, part: list[Rows], data: Data, folder: Path) -> Stored:
-    with VictoriaMetrics(directory=folder) as server:
-        readings = sum(readings_of(piece, data.metrics) for piece in part)
-        return _measure(server, form, (form.body(piece, data.metrics) for piece in part), data, readings).stored
+    """The cheaper of two: one that the machine disturbs must not hide the format that costs the server least."""
+    readings = sum(readings_of(piece, data.metrics) for piece in part)
+
+    def once(number: int) -> Stored:
+        with VictoriaMetrics(directory=folder / str(number)) as server:
+            return _measure(server, form, (form.body(piece, data.metrics) for piece in part), data, readings).stored
+
+    return min((once(number) for number in range(2)), key=lambda stored: stored.server_s)
 
 
 def _measure(server: VictoriaMetrics, form: Format, bodies: Iterable[bytes], data: Data, readings: int) -> Rival:
