@@ -146,6 +146,7 @@ GOALS = (
     Goal(
         "site_late", "the same site: reading to queryable, 99 %, the oldest of a frame's ten ticks", "real time",
         "whole_site", _reading_to_queryable, 20.0, " s",
+        why="the load generator was late, as the next line says",
     ),
     Goal(
         "site_load", "the same site: how late the load generator was, 99 %", "real time",
@@ -258,6 +259,7 @@ GOALS = (
     Goal(
         "client", "kafka-python reads the frames of 100,000 GPUs: more of a core than the other", "confluent-kafka",
         "kafka_clients", _more_of_a_core, 25.0, " %",
+        why="a fifth of a core in one run, three tenths in another; the decision record says why it does not decide",
     ),
     Goal(
         "columns", "processor time of inserting a reading, 140 columns", "40 columns",
@@ -280,6 +282,7 @@ GOALS = (
     Goal(
         "soak_parts", "the same: rise of the number of active parts", "its mean",
         "soak", lambda document: float(document["active_parts"]["grew_percent"]), 25.0, " %",
+        why="the day that it fills begins empty, and its large parts are merged ever less often (A soak, below)",
     ),
 )  # fmt: skip
 
