@@ -151,8 +151,8 @@ GOALS = (
     Goal(
         "site_load", "the same site: how late the load generator was, 99 %", "real time",
         "whole_site", lambda document: float(document["load"]["late_s"]["p99"]), 1.0, " s",
-        why="it fell behind on the cores that it shares with all others; the times above hold that delay, since readings "
-        "carry the second at which they were due. Ingest kept up with what was sent",
+        why="it fell behind on the cores that it shares with all others; the times above hold that delay, since "
+        "readings carry the second at which they were due. Ingest kept up with what was sent",
     ),
     Goal(
         "site_rows", "the same site: rows lost or duplicated", "what the load generator sent",
