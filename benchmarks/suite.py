@@ -63,7 +63,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "event_page": Benchmark(event_page.run, partial(event_page.run, events=10)),
     "ingest_drain": Benchmark(
         partial(_drains, 10, 20, gpus=4_000, seconds=1_800),
-        partial(_drains, 10, gpus=1_000, seconds=300, kafka=False),
+        partial(_drains, 10, gpus=2_000, seconds=900, kafka=False),
     ),
     "whole_site": Benchmark(whole_site.run, limit_s=1_800.0),
     "rivals": Benchmark(rivals.run),
