@@ -14,7 +14,7 @@ from stream.seen import SeenFrames
 class CutRule:
     """When a lane has enough for an insert, and how much one insert takes at most."""
 
-    rows: int = 120_000  # below this an insert costs more per row (benchmarks/insert_size.py)
+    rows: int = 120_000  # a statement of the minute view has a fixed cost, which few rows would each pay more of
     age_s: float = 5.0  # what has waited this long goes, however little it is
     plan_bytes: int = 64 << 20
 
