@@ -4,8 +4,7 @@ Each client in a process of its own and in turn, three times; medians. Settings 
 (stream/client.py): acknowledged by all, once and in order, zstd, 20 ms to fill a batch; large fetches. Published by one
 process, frames share batches. What agents send does not: so both also read a topic in which each frame is a batch of
 its own, and from that stands what the frames of 100,000 GPUs would take. The processor time is the client's alone, with
-the broker's beside it. confluent-kafka is no dependency: the first run puts it into
-an environment of its own, `.cache/confluent-kafka`. docs/adr/0012-kafka-python.md says what follows.
+the broker's beside it. docs/adr/0012-kafka-python.md says what follows.
 
 Run: `python -m benchmarks.kafka_clients`.
 """
@@ -22,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.kafka_race import write_frames
+from benchmarks.kafka_race import ACTIONS, write_frames
 from benchmarks.load import make_backlog
 from catalogue import GPU
 from kvandal.broker import tied_to_parent
@@ -32,26 +31,23 @@ from stream.topics import Topic, topic
 from tests.servers.kafka import KafkaCluster
 
 GPUS, SECONDS, TIMES = 4_000, 300, 3
-CONFLUENT = "confluent-kafka==2.16.1"
 _ROOT = Path(__file__).resolve().parents[1]
-_ENVIRONMENT = _ROOT / ".cache" / "confluent-kafka"
 _SITE_FRAMES_PER_S = 8_490  # of 100,000 GPUs, all tables: docs/scale.md
 _TIMEOUT_S = 300.0
 
 
 def run(*, gpus: int = GPUS, seconds: int = SECONDS, times: int = TIMES) -> dict[str, object]:
     """All measurements of one run as a document."""
-    pythons = {"kafka-python": sys.executable, "confluent-kafka": _confluent_python()}
     backlog = make_backlog(gpus=gpus, seconds=seconds, ticks=10)
-    runs: dict[str, list[dict[str, Any]]] = {client: [] for client in pythons}
+    runs: dict[str, list[dict[str, Any]]] = {client: [] for client in ACTIONS}
     with tempfile.TemporaryDirectory() as folder, KafkaCluster.start(Path(folder) / "kafka") as cluster:
         frames = Path(folder) / "frames"
         write_frames(frames, ((frame.source.to_bytes(8, "little"), frame.value) for frame in backlog.frames))
-        _act(pythons["confluent-kafka"], "confluent-kafka", "publish-alone", cluster, _topic(cluster, "alone"), frames)
+        _act("confluent-kafka", "publish-alone", cluster, _topic(cluster, "alone"), frames)
         for number in range(times):
-            for client, python in pythons.items():
+            for client in ACTIONS:
                 own = _topic(cluster, f"{client}-{number}")
-                act = partial(_act, python, client, cluster=cluster, frames=frames)
+                act = partial(_act, client, cluster=cluster, frames=frames)
                 runs[client].append(
                     {
                         "publish": act("publish", topic=own),
@@ -74,15 +70,13 @@ def _topic(cluster: KafkaCluster, name: str) -> str:
     return made.name
 
 
-def _act(
-    python: str, client: str, action: str, cluster: KafkaCluster, topic: str, frames: Path
-) -> dict[str, float]:  # fmt: skip
+def _act(client: str, action: str, cluster: KafkaCluster, topic: str, frames: Path) -> dict[str, float]:
     """What the action took the client, and in processor time the broker."""
     process = cluster.nodes[0].process
     assert process is not None
     broker = psutil.Process(process.pid)
     before_s = sum(broker.cpu_times()[:2])
-    command = [python, "-m", "benchmarks.kafka_race", client, action, cluster.bootstrap, topic, str(frames)]
+    command = [sys.executable, "-m", "benchmarks.kafka_race", client, action, cluster.bootstrap, topic, str(frames)]
     done = subprocess.run(tied_to_parent(command), stdout=subprocess.PIPE, timeout=_TIMEOUT_S, check=True, cwd=_ROOT)
     told: dict[str, float] = json.loads(done.stdout)
     return told | {"broker_s": sum(broker.cpu_times()[:2]) - before_s}
@@ -104,17 +98,6 @@ def _document(runs: Sequence[dict[str, Any]], frames: int) -> dict[str, object]:
         **{way: told(way) for way in ("publish", "read", "read_alone")},
         "reads_100_000_gpus_percent_of_a_core": round(site_s * 100, 1),
     }
-
-
-def _confluent_python() -> str:
-    """The interpreter of an environment that holds confluent-kafka, made when it is not there."""
-    python = _ENVIRONMENT / "bin" / "python"
-    mark = _ENVIRONMENT / CONFLUENT
-    if not mark.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(_ENVIRONMENT)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", CONFLUENT], check=True, stdout=sys.stderr)
-        mark.touch()
-    return str(python)
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
 `python -m benchmarks.kafka_race CLIENT ACTION BOOTSTRAP TOPIC FRAMES` publishes the frames of a file, or reads as many
 from the start of the topic, and says as JSON what that took. CLIENT is `kafka-python`, made by the product's own
-functions, or `confluent-kafka` with the same settings; that one needs nothing of ours, so that it runs in an
-environment of its own. ACTION is `publish`, `publish-alone` (each frame in a batch of its own) or `read`.
+functions, or `confluent-kafka` with the same settings. ACTION is `publish`, `publish-alone` (each frame in a batch of
+its own) or `read`.
 """
 
 import json
@@ -20,13 +20,14 @@ _LENGTH_BYTES = 4
 _READ_AT_ONCE = 2_000
 _TIMEOUT_S = 120.0
 # As stream/client.py has them for kafka-python.
-_CONFLUENT_PRODUCER = {
+CONFLUENT_PRODUCER = {
     "acks": "all",
     "enable.idempotence": True,
     "compression.type": "zstd",
     "linger.ms": 20,
     "batch.size": 256 << 10,
     "message.max.bytes": 2_000_000,
+    "partitioner": "murmur2",
     "queue.buffering.max.messages": 1_000_000,
     "queue.buffering.max.kbytes": 1 << 20,
 }
@@ -91,9 +92,9 @@ def read_with_kafka_python(bootstrap: str, topic: str, frames: list[Frame]) -> N
 def publish_with_confluent(
     bootstrap: str, topic: str, frames: list[Frame], settings: Mapping[str, object] = _TOGETHER
 ) -> None:
-    from confluent_kafka import Producer  # type: ignore[import-not-found]
+    from confluent_kafka import Producer
 
-    producer = Producer({"bootstrap.servers": bootstrap, **_CONFLUENT_PRODUCER, **settings})
+    producer = Producer({"bootstrap.servers": bootstrap, **CONFLUENT_PRODUCER, **settings})
     acknowledged: list[object] = []
 
     def note(error: object, message: object) -> None:
@@ -113,7 +114,7 @@ def read_with_confluent(bootstrap: str, topic: str, frames: list[Frame]) -> None
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "race", **_CONFLUENT_CONSUMER})
     numbers = consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic].partitions
     consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in numbers])
-    _read(lambda: (record.value() for record in consumer.consume(_READ_AT_ONCE, 0.2)), frames)
+    _read(lambda: (record.value() or b"" for record in consumer.consume(_READ_AT_ONCE, 0.2)), frames)
     consumer.close()
 
 

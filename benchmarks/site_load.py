@@ -5,6 +5,8 @@ takes the readings of one of them, each from another place on, under its own sou
 Agents start at any time, so frames leave evenly over their period: ten seconds for `gpu`, thirty for `gpu_health`.
 
 It is kinder to the broker than the agents are in one thing: frames of many of them share a batch and its compression.
+They leave through librdkafka with the settings of the product's own client: that one would take a third of a core
+here, and at a site it takes it on the trays.
 
 `benchmarks.whole_site` starts it: `python -m benchmarks.site_load BOOTSTRAP GPUS SECONDS TICKS`. It says as a line of
 JSON that it is ready, begins at the second that it is told on stdin, says what it sent, and ends when stdin does.
@@ -16,12 +18,14 @@ import sys
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from numpy.typing import NDArray
 
+from benchmarks.kafka_race import CONFLUENT_PRODUCER, KEY_BYTES
 from catalogue import GPU, GPU_HEALTH, ResourceKind, Table, layout_of, resource_id
 from collectors.framer import Framer, FrameRule
 from collectors.simulator import SimulatorSource
@@ -30,9 +34,7 @@ from collectors.spool import Outgoing
 from kvandal.serving import tell_parent
 from simulation import Simulation, Site
 from simulation.site import GPUS_PER_TRAY
-from stream.client import KafkaAddress
 from stream.clock import SystemClock
-from stream.publish import Acknowledged, Publisher
 from stream.rows import Rows, join_rows, row_type
 
 PREPARED_TRAYS = 250
@@ -115,7 +117,7 @@ def _by_tray(table: Table, parts: list[Rows], trays: int, ticks: int) -> Prepare
 
 @dataclass(slots=True)
 class Sent:
-    """What became of the frames; the broker's answers arrive on the producer's thread."""
+    """What became of the frames."""
 
     rows: Counter[str] = field(default_factory=Counter)
     present: Counter[str] = field(default_factory=Counter)
@@ -125,7 +127,7 @@ class Sent:
     most_under_way: int = 0
     late_s: "array[float]" = field(default_factory=lambda: array("d"))
     answer_s: "array[float]" = field(default_factory=lambda: array("d"))
-    errors: list[Exception] = field(default_factory=list)
+    errors: list[KafkaError] = field(default_factory=list)
 
     def count(self, frame: Outgoing, table: Table, present: int, late_s: float) -> None:
         self.rows[table.name] += frame.rows
@@ -135,19 +137,16 @@ class Sent:
         self.late_s.append(late_s)
         self.most_under_way = max(self.most_under_way, self.frames - self.acknowledged)
 
-    def acknowledge(self) -> Callable[[Acknowledged], None]:
-        """What to call when the broker has the frame that leaves now."""
-        left_s = time.monotonic()
-
-        def take_note(_: Acknowledged) -> None:
-            self.acknowledged += 1
-            self.answer_s.append(time.monotonic() - left_s)
-
-        return take_note
+    def answer(self, error: KafkaError | None, message: Message) -> None:
+        """The broker has a frame, or will not have it."""
+        self.acknowledged += 1
+        self.answer_s.append(message.latency() or 0.0)
+        if error is not None:
+            self.errors.append(error)
 
     def document(self) -> dict[str, object]:
         if self.errors:
-            raise self.errors[0]
+            raise KafkaException(self.errors[0])
         if self.acknowledged != self.frames:
             raise RuntimeError(f"{self.frames} frames sent, {self.acknowledged} acknowledged")
         return {
@@ -179,30 +178,30 @@ def make_lines(gpus: int, seconds: int, ticks: int) -> list[Line]:
     ]
 
 
-def send(lines: list[Line], publisher: Publisher, *, start_s: int, seconds: int) -> Sent:
+def send(lines: list[Line], producer: Producer, *, start_s: int, seconds: int) -> Sent:
     """Send everything at its time, and wait until the broker has it."""
     sent, clock = Sent(), SystemClock()
     framer = Framer(FrameRule(max(line.ticks for line in lines)), epoch_ms=clock.utc_ms(), clock=clock)
     for due_s, number, line in heapq.merge(*(line.due(seconds) for line in lines), key=lambda frame: frame[0]):
         wait_s = start_s + due_s - time.time()
         if wait_s > 0:
+            producer.poll(0)
             time.sleep(max(wait_s, _LEAST_SLEEP_S))
         reading, present = line.reading(number, int(start_s + due_s))
         for frame in framer.add(reading, interval_s=line.interval_s):
-            done = sent.acknowledge()
-            publisher.publish(frame.topic, frame.source, frame.value, acknowledged=done, failed=sent.errors.append)
+            key = frame.source.to_bytes(KEY_BYTES, "little")
+            producer.produce(frame.topic, frame.value, key, on_delivery=sent.answer)
             sent.count(frame, line.table, present, time.time() - start_s - due_s)
-    publisher.flush(_FLUSH_S)
+    producer.flush(_FLUSH_S)
     return sent
 
 
 def main() -> None:
     bootstrap, gpus, seconds, ticks = sys.argv[1], *(int(argument) for argument in sys.argv[2:5])
     lines = make_lines(gpus, seconds, ticks)
-    publisher = Publisher(KafkaAddress(bootstrap))
+    producer = Producer({"bootstrap.servers": bootstrap, **CONFLUENT_PRODUCER})
     tell_parent({"prepared": {line.table.name: sum(map(len, line.prepared.present)) for line in lines}})
-    sent = send(lines, publisher, start_s=int(sys.stdin.readline()), seconds=seconds)
-    publisher.close()
+    sent = send(lines, producer, start_s=int(sys.stdin.readline()), seconds=seconds)
     tell_parent(sent.document())
     sys.stdin.read()
 
