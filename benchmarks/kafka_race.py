@@ -30,6 +30,7 @@ CONFLUENT_PRODUCER = {
     "partitioner": "murmur2",
     "queue.buffering.max.messages": 1_000_000,
     "queue.buffering.max.kbytes": 1 << 20,
+    "log_level": 3,  # errors: a broker that has just started has it say that it asks again
 }
 _CONFLUENT_CONSUMER = {
     "enable.auto.commit": False,
