@@ -50,7 +50,7 @@ class IngestProcess:
         fault: Fault | None = None,
     ) -> None:
         address, clock = kafka_address(kafka), SystemClock()
-        client = connect(store, answer_timeout_s=ANSWER_TIMEOUT_S)
+        self._client = client = connect(store, answer_timeout_s=ANSWER_TIMEOUT_S)
         self._publisher = Publisher(address, compression=kafka.compression)
         self._log = KafkaLog(
             address,
@@ -80,6 +80,7 @@ class IngestProcess:
     def close(self) -> None:
         self._log.close()
         self._publisher.close()
+        self._client.close()
 
 
 def run_ingest(settings: IngestSettings, stop: Event) -> None:
