@@ -28,11 +28,16 @@ same run. `make bench` measures everything anew, each measurement in a process o
 `benchmarks/baseline.json`. `make bench BENCH="--only agent,gateway"` measures some again and keeps the others.
 """
 _WIDTH, _ROW_HEIGHT = 640, 24
+_DECADES = alt.Axis(values=[0.01, 0.1, 1, 10])
+_PADDING = {"left": 60, "right": 30, "top": 5, "bottom": 5}  # a reader's font may be wider than the one measured with
 
 
 def files(measured: Mapping[str, Any]) -> dict[str, str]:
     """By path the page and its pictures."""
-    drawn = {f"{IMAGES}/{name}.svg": f"{_GENERATED}\n{svg(chart)}" for name, chart in _charts(measured["measurements"])}
+    drawn = {
+        f"{IMAGES}/{name}.svg": f"{_GENERATED}\n{svg(chart.properties(padding=_PADDING))}"
+        for name, chart in _charts(measured["measurements"])
+    }
     return drawn | {PAGE: "\n".join(_page(measured, drawn))}
 
 
@@ -135,8 +140,8 @@ def _goals_chart(measurements: Mapping[str, Any]) -> alt.TopLevelMixin:
     data = alt.InlineData(values=rows)
     scale = alt.Scale(type="log", domainMin=0.01)
     dots = alt.Chart(data).mark_circle(size=90, opacity=1).encode(
-        x=alt.X("share:Q", title="share of the bound: 1 is the bound, less is better", scale=scale),
-        y=alt.Y("what:N", title=None, sort=None, axis=alt.Axis(labelLimit=420)),
+        x=alt.X("share:Q", title="share of the bound: 1 is the bound, less is better", scale=scale, axis=_DECADES),
+        y=alt.Y("what:N", title=None, sort=None, axis=alt.Axis(labelLimit=480)),
         color=alt.Color(
             "is:N", title=None, scale=alt.Scale(domain=["reached", "not reached"], range=["#0072b2", "#d55e00"])
         ),
