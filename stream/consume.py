@@ -106,9 +106,15 @@ class KafkaLog:
         if not self._bounds_reliable:
             return None
         key = _key(partition)
-        with kafka_errors(f"asking for the bounds of {partition.topic}"):
-            first = self.consumer.beginning_offsets([key], timeout_ms=ANSWER_MS)[key]
-            end = self.consumer.end_offsets([key], timeout_ms=ANSWER_MS)[key]
+        try:
+            with kafka_errors(f"asking for the bounds of {partition.topic}"):
+                first = self.consumer.beginning_offsets([key], timeout_ms=ANSWER_MS)[key]
+                end = self.consumer.end_offsets([key], timeout_ms=ANSWER_MS)[key]
+        except LogUnavailableError:
+            # A broker that no longer leads the partition says so, and kafka-python 3.0.12 asks it again, until minutes
+            # later its metadata are too old: whoever asks next shall know the new leader.
+            self.consumer._cluster.request_update()
+            raise
         return Bounds(first, end)
 
     def seek(self, partition: Partition, offset: int) -> None:
