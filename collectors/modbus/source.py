@@ -11,7 +11,8 @@ from functools import partial
 from time import monotonic
 
 from catalogue import Metric
-from collectors.devices import DeviceError, DevicePool, DeviceReport, DeviceState
+from collectors.device_pool import DevicePool
+from collectors.devices import DeviceError, DeviceReport, DeviceState
 from collectors.facility import Measurement, PointValue, gateway_id, readings_of
 from collectors.modbus.connection import Connection
 from collectors.modbus.device import DeviceReader, ModbusAnswer

@@ -16,7 +16,8 @@ from msgspec.structs import replace
 from catalogue import TRAY, Metric, ResourceKind, resource_id
 from catalogue.facility import LeakState
 from collectors.counters import CounterRule, Counters, CounterStore
-from collectors.devices import DevicePool, DeviceReport, DeviceState
+from collectors.device_pool import DevicePool
+from collectors.devices import DeviceReport, DeviceState
 from collectors.facility import MAX_NAME_CHARACTERS, Measurement, PointValue, gateway_id, readings_of
 from collectors.redfish.bmc import Bmc, BmcAnswer
 from collectors.redfish.equipment import Equipment

@@ -13,7 +13,8 @@ import msgspec
 
 from catalogue import Metric
 from collectors.counters import CounterStore, ForgetfulStore
-from collectors.devices import DevicePool, DeviceReport
+from collectors.device_pool import DevicePool
+from collectors.devices import DeviceReport
 from collectors.facility import gateway_id
 from collectors.holds import MESSAGES_PER_TICK, Memory, Outbox, bounded
 from collectors.pseudonyms import KeyFile, NameKind, PseudonymKey, PseudonymKeyError, treat_name

@@ -15,7 +15,8 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import TypeVar
 
-from collectors.devices import DeviceError, DevicePool, DeviceReport, DeviceState
+from collectors.device_pool import DevicePool
+from collectors.devices import DeviceError, DeviceReport, DeviceState
 from collectors.facility import gateway_id, readings_of
 from collectors.snmp.agent import Agent, AgentAnswer, Speakers
 from collectors.snmp.changes import Changes

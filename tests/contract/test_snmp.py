@@ -19,7 +19,8 @@ import pytest
 
 from catalogue import POINTS, POWER, ResourceKind, resource_id
 from catalogue.point import POINT_UNITS
-from collectors.devices import LONGEST_PAUSE_S, DeviceReport, DeviceState
+from collectors.device_pool import LONGEST_PAUSE_S
+from collectors.devices import DeviceReport, DeviceState
 from collectors.facility import gateway_id
 from collectors.snmp.map_file import MapError
 from collectors.snmp.settings import SnmpSettings

@@ -16,7 +16,8 @@ import pytest
 from catalogue import COOLING, POINTS, POWER, ResourceKind, resource_id
 from catalogue.point import UNIT_CODES
 from catalogue.units import CELSIUS, PASCALS, WATTS, Unit
-from collectors.devices import DeviceError, DevicePool, DeviceReport, DeviceState
+from collectors.device_pool import DevicePool
+from collectors.devices import DeviceError, DeviceReport, DeviceState
 from collectors.facility import Measurement, Point, PointValue, Quality, gateway_id, readings_of
 from collectors.source import Reading
 from stream.messages import encode_message
@@ -234,7 +235,7 @@ def test_no_more_devices_are_read_at_once_than_there_are_workers(clock: FakeCloc
 def test_a_device_that_hangs_does_not_keep_the_process_from_ending() -> None:
     program = """
 from threading import Event
-from collectors.devices import DevicePool
+from collectors.device_pool import DevicePool
 from stream.clock import SystemClock
 pool = DevicePool({"sick": Event().wait}, source="test", workers=1, deadline_s=0.1, clock=SystemClock())
 pool.poll()
