@@ -187,7 +187,7 @@ class KeepSection(_Section, frozen=True, kw_only=True):
 class KeeperSettings(_Section, frozen=True, kw_only=True):
     """Everything that `kvandal keep` can be told."""
 
-    keep: KeepSection = KeepSection()
+    keep: KeepSection = msgspec.field(default_factory=KeepSection)  # when it is wanted: it looks for its time zone
     store: StoreSettings = StoreSettings()
     reconciliation: ReconciliationSettings = ReconciliationSettings()
 
