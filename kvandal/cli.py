@@ -23,7 +23,8 @@ _EXTRAS = {
 
 # A verb is imported when it is called for: an agent lives for months without the others.
 _VERBS = {
-    "verbs_run": ("demo", "up", "agent", "doctor", "simulate", "ingest", "store", "keep"),
+    "verbs_agent": ("agent",),
+    "verbs_run": ("demo", "up", "doctor", "simulate", "ingest", "store", "keep"),
     "verbs_store": (
         "schema", "query", "topology", "audit", "backup", "restore", "report", "import_", "forget", "catalogue",
         "plan",
