@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from ctypes import create_string_buffer
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from collectors.source import SourceUnavailableError
@@ -148,7 +149,6 @@ class Questions:
         self._errors = _errors_of(nvml)
         self._not_asked: dict[Hashable, type[Exception]] = {}  # by name, UnsupportedError or RefusedError
         self._probe_again_at_s = 0
-        self._fields: dict[tuple[FieldKey, ...], bytes] = {}  # as nvmlFieldValue_t, without answers
 
     @property
     def some_refused(self) -> bool:
@@ -208,9 +208,7 @@ class Questions:
 
         Not by nvidia-ml-py's function, which writes down what is asked anew each time, member by member.
         """
-        if asked not in self._fields:
-            self._fields[asked] = b"".join(FIELD_VALUE.pack(*key, 0, 0, 0, 0, b"") for key in asked)
-        answers = create_string_buffer(self._fields[asked], len(asked) * FIELD_VALUE.size)
+        answers = create_string_buffer(_unanswered(asked), len(asked) * FIELD_VALUE.size)
         code = self.ask(library_function, self.nvml, FIELD_VALUES)(handle, len(asked), answers)
         if code:
             raise self.error(code)
@@ -232,6 +230,12 @@ class Questions:
             answers.complete = False
         else:
             raise error
+
+
+@lru_cache(maxsize=32)  # the GPUs of a node are asked for the same: it is kept once, not for each of them
+def _unanswered(asked: tuple[FieldKey, ...]) -> bytes:
+    """An array of nvmlFieldValue_t that says what is asked."""
+    return b"".join(FIELD_VALUE.pack(*key, 0, 0, 0, 0, b"") for key in asked)
 
 
 # Library -------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from ctypes import byref, c_uint
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from time import perf_counter
 from typing import TypeVar
 
@@ -170,9 +170,6 @@ class _Gpm:
         self._nvml = nvml
         self._samples = [nvml.nvmlGpmSampleAlloc(), nvml.nvmlGpmSampleAlloc()]
         self._has_earlier = False
-        self._request = nvml.c_nvmlGpmMetricsGet_t()
-        self._request.version = nvml.NVML_GPM_METRICS_GET_VERSION
-        self._asked: tuple[int, ...] = ()
 
     def forget(self) -> None:
         """Let the next read have no earlier sample: a mean over more than one interval is no reading of a tick."""
@@ -186,22 +183,25 @@ class _Gpm:
         self._has_earlier = True
         if not had_earlier:
             return ()
-        self._prepare(metrics)
-        self._nvml.nvmlGpmMetricsGet(self._request)
-        answer = memoryview(self._request).cast("B")
+        request = self._nvml.c_nvmlGpmMetricsGet_t.from_buffer_copy(_gpm_request(self._nvml, metrics))
+        request.sample2, request.sample1 = self._samples
+        self._nvml.nvmlGpmMetricsGet(request)
+        answer = memoryview(request).cast("B")
         return _GPM_METRIC.iter_unpack(answer[_GPM_HEAD_BYTES : _GPM_HEAD_BYTES + _GPM_METRIC.size * len(metrics)])
-
-    def _prepare(self, metrics: tuple[int, ...]) -> None:
-        if metrics != self._asked:
-            self._request.numMetrics = len(metrics)
-            for slot, metric in enumerate(metrics):
-                self._request.metrics[slot].metricId = metric
-            self._asked = metrics
-        self._request.sample2, self._request.sample1 = self._samples
 
     def free(self) -> None:
         for sample in self._samples:
             self._nvml.nvmlGpmSampleFree(sample)
+
+
+@lru_cache(maxsize=8)  # 19 kB, the same for all GPUs of a node
+def _gpm_request(nvml: Nvml, metrics: tuple[int, ...]) -> bytes:
+    """An nvmlGpmMetricsGet_t that asks for the metrics, still without samples."""
+    request = nvml.c_nvmlGpmMetricsGet_t()
+    request.version, request.numMetrics = nvml.NVML_GPM_METRICS_GET_VERSION, len(metrics)
+    for slot, metric in enumerate(metrics):
+        request.metrics[slot].metricId = metric
+    return bytes(request)
 
 
 # One GPU -------------------------------------------------------------------------------------------------------------
