@@ -74,6 +74,7 @@ def make_producer(address: KafkaAddress, *, compression: str = "zstd") -> Any:
         max_request_size=2 * MAX_FRAME_BYTES,
         # How long send() may wait for a topic's partitions: who publishes has looked before whether it exists.
         max_block_ms=_METADATA_MS,
+        metrics_enabled=False,  # nobody asks it for them: who publishes counts what was acknowledged
     )
     return _without_topic_creation(producer)
 
