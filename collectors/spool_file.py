@@ -56,7 +56,7 @@ DROP TABLE marks;
 """
 
 
-_CACHE_KIB = 256  # what is spooled is read once, soon after: pages kept longer are memory for nothing
+_CACHE_KIB = 64  # what is spooled is read once, soon after: pages kept longer are memory for nothing
 
 
 class SpoolError(OSError):
