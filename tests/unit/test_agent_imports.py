@@ -12,15 +12,16 @@ main.get_command(click.Context(main), "agent")
 import kvandal.reading, collectors.nvml.source, collectors.kernel_log, stream.publish
 print(*sorted(sys.modules), sep="\\n")
 """
-# Libraries of other sources, of ingest, of reports; each takes a megabyte or many.
+# Libraries of other sources, of ingest, of reports; most take a megabyte or many.
 _OTHERS = {
     "altair", "chdb", "clickhouse_connect", "cryptography", "google", "grpc", "jinja2", "paho", "pandas", "polars",
     "psutil", "pyarrow", "pymodbus", "pysnmp", "requests", "rich", "yaml",
+    "zoneinfo",
 }  # fmt: skip
 _OURS = {
-    "alerts", "dashboards", "reports", "simulation", "storage", "collectors.host", "collectors.redfish.source",
-    "stream.batch", "stream.consume", "stream.ingest",
-    "kvandal.verbs_store", "kvandal.verbs_watch", "kvandal.verbs_wire",
+    "alerts", "dashboards", "reports", "simulation", "storage", "collectors.device_pool", "collectors.host",
+    "collectors.redfish.source", "stream.batch", "stream.consume", "stream.ingest",
+    "kvandal.verbs_run", "kvandal.verbs_store", "kvandal.verbs_watch", "kvandal.verbs_wire",
 }  # fmt: skip
 
 
