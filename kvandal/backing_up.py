@@ -25,7 +25,7 @@ from storage.backup import BackupError, Manifest
 from storage.books import FrameBooks, PlanTable
 from storage.client import StoreAddress, connect
 from storage.engine import Engine
-from stream.ingest import Writer
+from stream.ingest import Insert, Writer
 from stream.log import Partition
 from stream.rewind import StoredEnd, rewind_group
 from stream.rows import Rows
@@ -80,11 +80,16 @@ class GatedWriter:
         self._writer = writer
         self._gate = gate
 
-    def insert_rows(self, table: str, rows: Rows, *, token: str) -> None:
-        self._gate.enter(token)
-        self._writer.insert_rows(table, rows, token=token)
-        if table == "frames":
-            self._gate.leave(token)
+    def encode_rows(self, table: str, rows: Rows) -> Insert:
+        insert = self._writer.encode_rows(table, rows)
+
+        def gated(token: str) -> None:
+            self._gate.enter(token)
+            insert(token)
+            if table == "frames":
+                self._gate.leave(token)
+
+        return gated
 
     def insert_messages(self, table: str, lines: Sequence[bytes], *, token: str) -> None:
         self._gate.enter(token)

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from stream.ingest import Writer
+from stream.ingest import Insert, Writer
 from stream.rows import Rows
 
 
@@ -23,17 +23,22 @@ class FaultyWriter:
         self._table = table
         self._done = False
 
-    def insert_rows(self, table: str, rows: Rows, *, token: str) -> None:
-        if table != self._table or self._done:
-            self._writer.insert_rows(table, rows, token=token)
-            return
-        first = _first_frame_rows(rows)
-        if self._fault is Fault.DROP:
-            self._writer.insert_rows(table, rows[first:], token=token)
-        else:
-            self._writer.insert_rows(table, rows, token=token)
-            self._writer.insert_rows(table, rows[:first], token=f"{token}/fault")
-        self._done = True
+    def encode_rows(self, table: str, rows: Rows) -> Insert:
+        whole = self._writer.encode_rows(table, rows)
+
+        def insert(token: str) -> None:
+            if table != self._table or self._done:
+                whole(token)
+                return
+            first = _first_frame_rows(rows)
+            if self._fault is Fault.DROP:
+                self._writer.encode_rows(table, rows[first:])(token)
+            else:
+                whole(token)
+                self._writer.encode_rows(table, rows[:first])(f"{token}/fault")
+            self._done = True
+
+        return insert
 
     def insert_messages(self, table: str, lines: Sequence[bytes], *, token: str) -> None:
         self._writer.insert_messages(table, lines, token=token)

@@ -1,6 +1,7 @@
 """Writes blocks of rows, each exactly once under its token."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from clickhouse_connect.driver.client import Client
@@ -38,12 +39,19 @@ class Writer:
 
     def insert_rows(self, table: str, rows: np.ndarray, *, token: str) -> None:
         """Insert a structured array whose fields are columns of `table`, as one Native block."""
-        names = list(rows.dtype.names or ())
-        with store_errors(f"insert of {len(rows)} rows into {table}"):
+        self.encode_rows(table, rows)(token)
+
+    def encode_rows(self, table: str, rows: np.ndarray) -> Callable[[str], None]:
+        """The same with its processor work done: what is returned takes the token, and inserts."""
+        block = b"".join(native_block(rows, self._column_types(table)))
+        return partial(self._insert_block, table, list(rows.dtype.names or ()), block, len(rows))
+
+    def _insert_block(self, table: str, names: list[str], block: bytes, rows: int, token: str) -> None:
+        with store_errors(f"insert of {rows} rows into {table}"):
             self._client.raw_insert(
                 table,
                 column_names=names,
-                insert_block=b"".join(native_block(rows, self._column_types(table))),
+                insert_block=block,
                 settings={**INSERT_SETTINGS, "insert_deduplication_token": token},
                 fmt="Native",
             )

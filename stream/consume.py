@@ -221,9 +221,11 @@ class CommittedPlans:
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
+        self._saved: dict[Partition, Plan] = {}  # the last of each: a commit for one before it would take its place
 
     def standing(self, topic: str, topic_id: UUID, partitions: frozenset[int]) -> Standing:
         (number,) = partitions
+        self._saved.pop(Partition(topic, number), None)
         with kafka_errors("reading the last commit"):
             committed = self._consumer.committed(TopicPartition(topic, number), metadata=True, timeout_ms=ANSWER_MS)
         if committed is None:
@@ -239,13 +241,17 @@ class CommittedPlans:
         return Standing({number: committed.offset}, pending, plan.log_epoch)
 
     def save(self, plan: Plan, records: Sequence[Record]) -> None:  # noqa: ARG002 - the log keeps them
-        self._commit(plan.topic, plan.ranges[0].partition, plan.ranges[0].first, encode_note(plan))
+        (planned,) = plan.ranges
+        self._commit(plan.topic, planned.partition, planned.first, encode_note(plan))
+        self._saved[Partition(plan.topic, planned.partition)] = plan
 
     def orphan(self, topic: str, topic_id: UUID) -> None:
         """Nothing: these brokers keep what was read, until a topic is deleted on purpose."""
 
     def done(self, plan: Plan) -> None:
         (planned,) = plan.ranges
+        if self._saved.get(Partition(plan.topic, planned.partition), plan) != plan:
+            return
         empty = Plan(
             plan.topic,
             plan.topic_id,

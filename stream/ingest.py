@@ -11,8 +11,9 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Event
-from typing import Protocol
+from typing import Protocol, TypeAlias
 from uuid import UUID
 
 from catalogue import table
@@ -33,12 +34,17 @@ logger = logging.getLogger(__name__)
 
 _HORIZON_MS = 7 * 86_400_000  # how long after a frame a repetition of it is still recognised
 _NO_OFFSET = 1 << 62  # beyond any record
+_INSERT_WAIT_S = 2.0  # for an insert to end; then the log is read again, or the group would think that we are gone
+
+
+Insert: TypeAlias = Callable[[str], None]  # inserts something under this token; called again, changes nothing
 
 
 class Writer(Protocol):
     """Where rows go. ConnectionError: try again; ValueError: it is no use."""
 
-    def insert_rows(self, table: str, rows: Rows, *, token: str) -> None: ...
+    def encode_rows(self, table: str, rows: Rows) -> Insert:
+        """All of an insert that the store need not wait for."""
 
     def insert_messages(self, table: str, lines: Sequence[bytes], *, token: str) -> None: ...
 
@@ -83,6 +89,7 @@ class _Prepared:
 
     lane: Lane
     batch: Batch
+    inserts: Sequence[Insert]
     records: Sequence[Record]
     replayed: bool  # its plan was saved before
 
@@ -136,7 +143,7 @@ class Ingest:
             try:
                 while not stop.is_set():
                     self._turn(pool, stop)
-                self._finish_writing(stop)
+                self._note(self._end_writing(), stop)
             except StoppedError:
                 logger.info("stopped while waiting; the next start replays the plan")
             finally:
@@ -144,7 +151,7 @@ class Ingest:
 
     def _turn(self, pool: ThreadPoolExecutor, stop: Event) -> None:
         """One round: take records in, see to lanes that came or went, keep the writer busy."""
-        wait_s = 0.0 if self._work_waits() else self._rules.poll_s
+        wait_s = 0.0 if self._prepared is not None or self._work_waits() else self._rules.poll_s
         records = self._retry(stop, "reading", lambda: self._log.poll(wait_s))
         lost, gained = self._log.take_changes()
         self._close_lanes(lost)
@@ -155,12 +162,13 @@ class Ingest:
             if partition in self._lanes and partition not in gained:
                 self._lanes[partition].offer(partition.number, arrived, now_s)
         if self._prepared is None and not stop.is_set():
-            self._prepared = self._prepare()
-        if self._writing is not None and self._work_waits():
-            wait([self._writing.future], self._rules.poll_s)  # not in poll: small inserts would each cost that long
+            self._prepared = self._prepare(stop)
+        if self._writing is not None and self._prepared is not None:
+            wait([self._writing.future], _INSERT_WAIT_S)  # not in poll: the store would wait for the rest of it
         if self._writing is None or self._writing.future.done():
-            self._finish_writing(stop)
-            self._start_writing(pool, stop)
+            ended = self._end_writing()
+            self._start_writing(pool, stop)  # before the last is noted as done: the store shall not be kept waiting
+            self._note(ended, stop)
         self._apply_backpressure(stop)
 
     def _work_waits(self) -> bool:
@@ -218,13 +226,14 @@ class Ingest:
         if orphan is None:
             return
         plan, records = orphan
-        self._finish_writing(stop)  # it may be this very plan, if the log went while it was being written
+        self._note(self._end_writing(), stop)  # it may be this very plan, if the log went while it was being written
         if self._is_done(plan, len(records)):
             return
         logger.warning("finishing a plan whose log is gone", extra={"topic": name, "records": len(records)})
         positions = {planned.partition: planned.first for planned in plan.ranges}
         seen = self._load_seen(name, plan.topic_id, plan.log_epoch, positions)
-        self._write(self._batcher(name).build(plan, records, seen), stop)
+        batch = self._batcher(name).build(plan, records, seen)
+        self._write(batch, self._encode(batch, stop), stop)
 
     def _is_done(self, plan: Plan, records: int) -> bool:
         """Whether every record of the plan has its line in `frames`, which comes last: so all their rows are in.
@@ -278,7 +287,7 @@ class Ingest:
         for partition in lost:
             self._lanes.pop(partition, None)
 
-    def _prepare(self) -> _Prepared | None:
+    def _prepare(self, stop: Event) -> _Prepared | None:
         """Cut and build the next batch: of the due lane that has waited longest.
 
         Not of the fullest: a backlog of GPU frames would keep the few frames of meters waiting for hours.
@@ -290,14 +299,29 @@ class Ingest:
         lane = min(due, key=lambda candidate: candidate.waiting_since_s)
         replayed = lane.replaying
         plan, records = lane.cut(self._rules.cut, now_s, self._clock.utc_ms())
-        return _Prepared(lane, lane.batcher.build(plan, records, lane.seen), records, replayed)
+        if not self._is_of_its_topic(lane, stop):
+            return None
+        batch = lane.batcher.build(plan, records, lane.seen)
+        return _Prepared(lane, batch, self._encode(batch, stop), records, replayed)
+
+    def _encode(self, batch: Batch, stop: Event) -> list[Insert]:
+        """The batch's inserts. `frames` comes last: where it has a plan's frames, all their rows are in."""
+        inserts: list[Insert] = []
+        if batch.rows is not None and len(batch.rows):
+            inserts.append(self._encode_rows(batch.table, batch.rows, stop))
+        if batch.messages:
+            inserts.append(lambda token: self._writer.insert_messages(batch.table, batch.messages, token=token))
+        if batch.frames is not None and len(batch.frames):
+            inserts.append(self._encode_rows("frames", batch.frames, stop))
+        return inserts
+
+    def _encode_rows(self, name: str, rows: Rows, stop: Event) -> Insert:
+        return self._retry(stop, "encoding", lambda: self._writer.encode_rows(name, rows))
 
     def _start_writing(self, pool: ThreadPoolExecutor, stop: Event) -> None:
         """Save the plan of what was prepared and hand it over, if its lane is still ours."""
         prepared, self._prepared = self._prepared, None
         if prepared is None or stop.is_set() or prepared.lane not in self._lanes.values():
-            return
-        if not self._is_of_its_topic(prepared.lane, stop):
             return
         batch = prepared.batch
         try:
@@ -306,7 +330,7 @@ class Ingest:
         except FencedError:
             self._drop(prepared.lane)
             return
-        self._writing = _Writing(prepared.lane, batch, pool.submit(self._write, batch, stop))
+        self._writing = _Writing(prepared.lane, batch, pool.submit(self._write, batch, prepared.inserts, stop))
 
     def _is_of_its_topic(self, lane: Lane, stop: Event) -> bool:
         """Whether all that the lane holds was read from the topic as which it was opened.
@@ -319,33 +343,31 @@ class Ingest:
             self._lanes = {partition: kept for partition, kept in self._lanes.items() if kept is not lane}
         return topic_id == lane.topic_id
 
-    def _write(self, batch: Batch, stop: Event) -> None:
-        """On the writer thread. `frames` comes last: where it has a plan's frames, all their rows are in."""
-        token = batch.plan.token
+    def _write(self, batch: Batch, inserts: Sequence[Insert], stop: Event) -> None:
+        """On the writer thread."""
         if batch.rejected:
             self._retry(stop, "dead letters", lambda: self._dead_letters.send(batch.plan, batch.rejected))
-        rows, frames = batch.rows, batch.frames
-        if rows is not None and len(rows):
-            self._retry(stop, "insert", lambda: self._writer.insert_rows(batch.table, rows, token=token))
-        if batch.messages:
-            lines = batch.messages
-            self._retry(stop, "insert", lambda: self._writer.insert_messages(batch.table, lines, token=token))
-        if frames is not None and len(frames):
-            self._retry(stop, "insert", lambda: self._writer.insert_rows("frames", frames, token=token))
+        for insert in inserts:
+            self._retry(stop, "insert", partial(insert, batch.plan.token))
 
-    def _finish_writing(self, stop: Event) -> None:
-        """Take note of the insert that has ended; an error in it ends the loop."""
+    def _end_writing(self) -> _Writing | None:
+        """The insert that was under way, when it has ended; an error in it ends the loop."""
         writing, self._writing = self._writing, None
-        if writing is None:
+        if writing is not None:
+            writing.future.result()
+        return writing
+
+    def _note(self, ended: _Writing | None, stop: Event) -> None:
+        """Count an insert, and tell that its plan is done."""
+        if ended is None:
             return
-        writing.future.result()
-        self._metrics.count(writing.batch)
-        if writing.lane in self._lanes.values():
+        self._metrics.count(ended.batch)
+        if ended.lane in self._lanes.values():
             try:
-                self._retry(stop, "noting the plan as done", lambda: self._plans.done(writing.batch.plan))
+                self._retry(stop, "noting the plan as done", lambda: self._plans.done(ended.batch.plan))
             except FencedError:
-                self._drop(writing.lane)
-        self._judge_sources(writing.batch)
+                self._drop(ended.lane)
+        self._judge_sources(ended.batch)
 
     def _drop(self, lane: Lane) -> None:
         """The partitions are somebody else's; the plan, if it was made, will be replayed there."""

@@ -73,6 +73,7 @@ class PlanStore(Protocol):
     def save(self, plan: Plan, records: "Sequence[Record]") -> None:
         """Make the plan durable before its insert. FencedError when this process may not.
 
+        Plans of the same partitions are made in order: a later one also says that the one before is done.
         `records` are the plan's own, for a store that keeps them because the log may forget them.
         """
 
@@ -83,7 +84,10 @@ class PlanStore(Protocol):
         """
 
     def done(self, plan: Plan) -> None:
-        """The plan's rows are in. FencedError when the partition belongs to somebody else now."""
+        """The plan's rows are in; nothing to note where a later plan was saved meanwhile.
+
+        FencedError when the partition belongs to somebody else now.
+        """
 
 
 class PlanNote(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ from storage import schema
 from storage.audit import Auditor, TableAudit
 from storage.backup import MANIFEST, BackupError, read_manifest
 from storage.client import StoreAddress, connect
+from stream.ingest import Insert
 from stream.log import LogUnavailableError, Partition
 from stream.messages import EventMessage, encode_message
 from stream.rows import Rows, absent_rows
@@ -200,12 +201,12 @@ def test_a_backup_waits_until_the_plan_under_way_has_its_line_in_frames() -> Non
     assert may_back_up(gate)
     writes.away = True
     with pytest.raises(ConnectionError):
-        writer.insert_rows("gpu", nothing, token=SECOND)
+        writer.encode_rows("gpu", nothing)(SECOND)
     assert not may_back_up(gate)
     writes.away = False
-    writer.insert_rows("gpu", nothing, token=SECOND)
+    writer.encode_rows("gpu", nothing)(SECOND)
     assert not may_back_up(gate)
-    writer.insert_rows("frames", nothing, token=SECOND)
+    writer.encode_rows("frames", nothing)(SECOND)
     assert may_back_up(gate)
     assert writes.tables == ["events", "gpu", "frames"]
 
@@ -220,7 +221,10 @@ class _Writes:
     away: bool = False
     tables: list[str] = field(default_factory=list)
 
-    def insert_rows(self, table: str, rows: Rows, *, token: str) -> None:  # noqa: ARG002
+    def encode_rows(self, table: str, rows: Rows) -> Insert:  # noqa: ARG002
+        return lambda _token: self._insert(table)
+
+    def _insert(self, table: str) -> None:
         if self.away:
             raise ConnectionError("the store is away")
         self.tables.append(table)

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Event
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from catalogue import GPU
 from stream.batch import Record, Rejected
 from stream.frame import seal
 from stream.health import SourceHealth, StormRule
-from stream.ingest import Ingest, IngestRules
+from stream.ingest import Ingest, IngestRules, Insert
 from stream.lane import CutRule
 from stream.log import Bounds, Partition
 from stream.metrics import IngestMetrics
@@ -250,7 +251,10 @@ class FakeStore:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def insert_rows(self, table: str, rows: Rows, *, token: str) -> None:
+    def encode_rows(self, table: str, rows: Rows) -> Insert:
+        return partial(self._insert_rows, table, rows)
+
+    def _insert_rows(self, table: str, rows: Rows, token: str) -> None:
         self.reached.set()
         assert self.gate.wait(10)
         held = self.frames if table == "frames" else self.rows
