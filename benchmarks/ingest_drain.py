@@ -165,8 +165,9 @@ def _wait_until(done: Callable[[], bool], *, every_s: float = 0.05) -> None:
 
 
 def _rows_counted(registry: CollectorRegistry) -> float:
-    samples = (sample for metric in registry.collect() for sample in metric.samples)
-    return sum(sample.value for sample in samples if sample.name == "kvandal_ingest_rows_total")
+    """Without the other metrics: all of them, twenty times a second, took a twentieth of a core."""
+    counted = registry.restricted_registry(["kvandal_ingest_rows_total"]).collect()
+    return sum(sample.value for metric in counted for sample in metric.samples)
 
 
 def wait_until_stored(watcher: Client, rows: int) -> None:

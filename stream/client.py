@@ -74,7 +74,7 @@ def make_producer(address: KafkaAddress, *, compression: str = "zstd") -> Any:
         max_request_size=2 * MAX_FRAME_BYTES,
         # How long send() may wait for a topic's partitions: who publishes has looked before whether it exists.
         max_block_ms=_METADATA_MS,
-        metrics_enabled=False,  # nobody asks it for them: who publishes counts what was acknowledged
+        metrics_enabled=False,  # nobody asks it for them, as below: we count what was acknowledged, and what was stored
     )
     return _without_topic_creation(producer)
 
@@ -95,6 +95,7 @@ def make_consumer(address: KafkaAddress, *, group: str, session_timeout_ms: int 
         fetch_max_wait_ms=200,
         max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
         fetch_max_bytes=FETCH_BYTES,
+        metrics_enabled=False,
     )
     return _without_topic_creation(consumer)
 
