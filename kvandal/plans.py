@@ -1,8 +1,10 @@
 """Joins stream's plans to storage's table: neither knows the other."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 from uuid import UUID
@@ -11,7 +13,7 @@ import msgspec
 
 from storage.books import PlanLine
 from stream.batch import Record
-from stream.plan import Plan, Range, Standing
+from stream.plan import Plan, Range, Save, Standing
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +75,16 @@ class TablePlans:
             return None  # the log is still there: the plan is replayed from it
         return entry.plan, entry.records
 
-    def save(self, plan: Plan, records: Sequence[Record]) -> None:
-        self._keep(plan, records)
+    def draft(self, plan: Plan, records: Sequence[Record]) -> Save:
+        path = self._journal_of(plan.topic).with_suffix(".part")
+        with _journal_errors(path):
+            path.write_bytes(msgspec.msgpack.encode(_JournalEntry(plan, records)))
+        return partial(self._save, plan, path)
+
+    def _save(self, plan: Plan, draft: Path) -> None:
+        if draft.exists():  # else an earlier call got as far as the table
+            with _journal_errors(draft):
+                draft.replace(self._journal_of(plan.topic))
         number = self._numbers.get(plan.topic_id, 0) + 1
         lines = [
             PlanLine(number, r.partition, r.first, r.end, plan.checked_at_ms, plan.layouts, plan.log_epoch)
@@ -82,15 +92,6 @@ class TablePlans:
         ]
         self._table.write(plan.topic_id, lines)
         self._numbers[plan.topic_id] = number
-
-    def _keep(self, plan: Plan, records: Sequence[Record]) -> None:
-        path = self._journal_of(plan.topic)
-        draft = path.with_suffix(".part")
-        try:
-            draft.write_bytes(msgspec.msgpack.encode(_JournalEntry(plan, records)))
-            draft.replace(path)
-        except OSError as error:
-            raise ConnectionError(f"journal {path} cannot be written: {error.strerror}; free some space") from error
 
     def _set_aside(self, path: Path, error: msgspec.DecodeError) -> None:
         """A machine that lost its power can leave anything in a file. What the plan held is with its agents still."""
@@ -103,3 +104,11 @@ class TablePlans:
 
     def done(self, plan: Plan) -> None:
         """Nothing to note: the next plan says that this one was done."""
+
+
+@contextmanager
+def _journal_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConnectionError(f"journal {path} cannot be written: {error.strerror}; free some space") from error

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from stream.batch import Record
 from stream.client import ANSWER_MS, KafkaAddress, kafka_errors, make_admin, make_consumer
 from stream.clock import Clock
 from stream.log import Bounds, LogUnavailableError, Partition
-from stream.plan import FencedError, Plan, PlanStore, Range, Standing, decode_note, encode_note
+from stream.plan import FencedError, Plan, PlanStore, Range, Save, Standing, decode_note, encode_note
 
 logger = logging.getLogger(__name__)
 
@@ -240,7 +241,10 @@ class CommittedPlans:
         pending = plan if plan.ranges[0].end > plan.ranges[0].first else None
         return Standing({number: committed.offset}, pending, plan.log_epoch)
 
-    def save(self, plan: Plan, records: Sequence[Record]) -> None:  # noqa: ARG002 - the log keeps them
+    def draft(self, plan: Plan, records: Sequence[Record]) -> Save:  # noqa: ARG002 - the log keeps them
+        return partial(self._save, plan)
+
+    def _save(self, plan: Plan) -> None:
         (planned,) = plan.ranges
         self._commit(plan.topic, planned.partition, planned.first, encode_note(plan))
         self._saved[Partition(plan.topic, planned.partition)] = plan
@@ -287,8 +291,8 @@ class AnnouncedPlans:
     def standing(self, topic: str, topic_id: UUID, partitions: frozenset[int]) -> Standing:
         return self._plans.standing(topic, topic_id, partitions)
 
-    def save(self, plan: Plan, records: Sequence[Record]) -> None:
-        self._plans.save(plan, records)
+    def draft(self, plan: Plan, records: Sequence[Record]) -> Save:
+        return self._plans.draft(plan, records)
 
     def orphan(self, topic: str, topic_id: UUID) -> tuple[Plan, Sequence[Record]] | None:
         return self._plans.orphan(topic, topic_id)

@@ -17,13 +17,13 @@ from typing import Protocol, TypeAlias
 from uuid import UUID
 
 from catalogue import table
-from stream.batch import Batch, Batcher, FrameBatcher, MessageBatcher, Outcome, Record, Rejected, TimeLimits
+from stream.batch import Batch, Batcher, FrameBatcher, MessageBatcher, Outcome, Rejected, TimeLimits
 from stream.clock import Clock
 from stream.health import SourceHealth
 from stream.lane import CutRule, Lane
 from stream.log import Log, Partition
 from stream.metrics import IngestMetrics
-from stream.plan import FencedError, Plan, PlanStore, Range, Standing
+from stream.plan import FencedError, Plan, PlanStore, Range, Save, Standing
 from stream.retry import Result, StoppedError, retry_until_stopped
 from stream.rows import Rows
 from stream.seen import SeenFrames, SeenTicks
@@ -89,9 +89,8 @@ class _Prepared:
 
     lane: Lane
     batch: Batch
+    save: Save | None  # None for a replay: its plan was saved before
     inserts: Sequence[Insert]
-    records: Sequence[Record]
-    replayed: bool  # its plan was saved before
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +301,8 @@ class Ingest:
         if not self._is_of_its_topic(lane, stop):
             return None
         batch = lane.batcher.build(plan, records, lane.seen)
-        return _Prepared(lane, batch, self._encode(batch, stop), records, replayed)
+        save = None if replayed else self._retry(stop, "drafting the plan", lambda: self._plans.draft(plan, records))
+        return _Prepared(lane, batch, save, self._encode(batch, stop))
 
     def _encode(self, batch: Batch, stop: Event) -> list[Insert]:
         """The batch's inserts. `frames` comes last: where it has a plan's frames, all their rows are in."""
@@ -325,8 +325,8 @@ class Ingest:
             return
         batch = prepared.batch
         try:
-            if not prepared.replayed:
-                self._retry(stop, "saving the plan", lambda: self._plans.save(batch.plan, prepared.records))
+            if prepared.save is not None:
+                self._retry(stop, "saving the plan", prepared.save)
         except FencedError:
             self._drop(prepared.lane)
             return

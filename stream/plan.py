@@ -4,9 +4,9 @@ Whoever takes over after a crash, or from a member that was declared dead, finds
 exactly that range again and inserts it under the same token; ClickHouse drops what it already has.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -64,16 +64,20 @@ class Standing:
     known: bool = True  # False where no plan was found: the partitions are new, or their plans were forgotten
 
 
+Save: TypeAlias = Callable[[], None]  # called again, it changes nothing
+
+
 class PlanStore(Protocol):
     """Where plans are kept. All calls raise ConnectionError when the store is away."""
 
     def standing(self, topic: str, topic_id: UUID, partitions: frozenset[int]) -> Standing:
         """What is known of these partitions of this very topic; of another topic id, nothing."""
 
-    def save(self, plan: Plan, records: "Sequence[Record]") -> None:
-        """Make the plan durable before its insert. FencedError when this process may not.
+    def draft(self, plan: Plan, records: "Sequence[Record]") -> Save:
+        """All of saving a plan that can be done while the one before is under way; what is returned does the rest.
 
-        Plans of the same partitions are made in order: a later one also says that the one before is done.
+        It makes the plan durable, before its insert. FencedError when this process may not. Plans of the same
+        partitions are saved in order: a later one also says that the one before is done.
         `records` are the plan's own, for a store that keeps them because the log may forget them.
         """
 

@@ -19,7 +19,7 @@ from stream.ingest import Ingest, IngestRules, Insert
 from stream.lane import CutRule
 from stream.log import Bounds, Partition
 from stream.metrics import IngestMetrics
-from stream.plan import FencedError, Plan, Range, Standing
+from stream.plan import FencedError, Plan, Range, Save, Standing
 from stream.rows import Rows, pack
 
 NOW_MS = 1_760_000_000_000
@@ -178,6 +178,7 @@ class FakePlans:
     generation: int = 0
     made: list[Plan] = field(default_factory=list)
     ended: set[str] = field(default_factory=set)
+    on_end: Callable[[], None] = lambda: None
 
 
 @dataclass(slots=True)
@@ -206,9 +207,9 @@ class OwnedPlans:
         assert topic
         assert topic_id
 
-    def save(self, plan: Plan, records: Sequence[Record]) -> None:
+    def draft(self, plan: Plan, records: Sequence[Record]) -> Save:
         assert len(records) >= 1
-        self.faults.around("save", lambda: self._write(plan))
+        return lambda: self.faults.around("save", lambda: self._write(plan))
 
     def done(self, plan: Plan) -> None:
         self.faults.around("done", lambda: self._end(plan))
@@ -221,6 +222,7 @@ class OwnedPlans:
     def _end(self, plan: Plan) -> None:
         self._check()
         self.plans.ended.add(plan.token)
+        self.plans.on_end()
 
     def _check(self) -> None:
         if self.generation != self.plans.generation:

@@ -23,7 +23,7 @@ from stream.batch import Record
 from stream.health import SourceHealth
 from stream.ingest import Ingest
 from stream.metrics import IngestMetrics
-from stream.plan import Plan, PlanStore, Standing
+from stream.plan import Plan, PlanStore, Save, Standing
 from tests.servers.ingest_plant import (
     PATIENT,
     RUBBISH,
@@ -71,8 +71,9 @@ class ConfirmedPlans:
     def orphan(self, topic: str, topic_id: UUID) -> tuple[Plan, Sequence[Record]] | None:
         return self.plans.orphan(topic, topic_id)
 
-    def save(self, plan: Plan, records: Sequence[Record]) -> None:
-        self.stack.faults.around("journal", lambda: self.plans.save(plan, records))
+    def draft(self, plan: Plan, records: Sequence[Record]) -> Save:
+        save = self.plans.draft(plan, records)
+        return lambda: self.stack.faults.around("journal", save)
 
     def done(self, plan: Plan) -> None:
         self.plans.done(plan)

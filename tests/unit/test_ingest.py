@@ -370,6 +370,15 @@ def test_small_inserts_of_a_backlog_do_not_wait_for_more_records() -> None:
     assert plant.clock.now_s - began_s < 10 * RULES.poll_s
 
 
+def test_the_next_insert_begins_before_the_last_plan_is_noted_as_done() -> None:
+    """The store works on while its client tells the broker."""
+    plant = plant_of([frame(1, n) for n in range(12)])
+    made_when_ended: list[int] = []
+    plant.plans.on_end = lambda: made_when_ended.append(len(plant.plans.made))
+    plant.run_to_the_end()
+    assert made_when_ended == [2, 3, 4, 4]
+
+
 def test_a_replay_larger_than_the_buffer_is_still_read() -> None:
     plant = plant_of([frame(1, n) for n in range(9)], rules=replace(RULES, cut=CutRule(rows=16, age_s=1.0)))
     plant.faults.script = {"rows": ["crash"]}

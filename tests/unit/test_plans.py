@@ -29,20 +29,20 @@ RECORDS = [Record(0, 5, b"\x00frame"), Record(0, 6, b""), Record(1, 0, b"other")
 
 
 def test_a_plan_whose_log_is_gone_comes_back_with_its_records(tmp_path: Path) -> None:
-    TablePlans(MemoryTable(), tmp_path).save(PLAN, RECORDS)
+    TablePlans(MemoryTable(), tmp_path).draft(PLAN, RECORDS)()
     assert TablePlans(MemoryTable(), tmp_path).orphan("kvandal.gpu", NEW) == (PLAN, RECORDS)
 
 
 def test_a_plan_whose_log_is_there_is_no_orphan(tmp_path: Path) -> None:
     plans = TablePlans(MemoryTable(), tmp_path)
-    plans.save(PLAN, RECORDS)
+    plans.draft(PLAN, RECORDS)()
     assert plans.orphan("kvandal.gpu", OLD) is None
     assert plans.orphan("kvandal.tray", NEW) is None
 
 
 def test_the_table_tells_the_pending_plan_and_where_to_read_on(tmp_path: Path) -> None:
     table = MemoryTable()
-    TablePlans(table, tmp_path).save(PLAN, RECORDS)
+    TablePlans(table, tmp_path).draft(PLAN, RECORDS)()
     standing = TablePlans(table, tmp_path).standing("kvandal.gpu", OLD, frozenset({0, 1}))
     assert standing.pending == PLAN
     assert standing.positions == {0: 5, 1: 0}
