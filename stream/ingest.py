@@ -34,8 +34,7 @@ logger = logging.getLogger(__name__)
 
 _HORIZON_MS = 7 * 86_400_000  # how long after a frame a repetition of it is still recognised
 _NO_OFFSET = 1 << 62  # beyond any record
-_INSERT_WAIT_S = 2.0  # for an insert to end; then the log is read again, or the group would think that we are gone
-
+_INSERT_WAIT_S = 2.0  # for an insert to end; then the log is asked again, also which partitions came and went
 
 Insert: TypeAlias = Callable[[str], None]  # inserts something under this token; called again, changes nothing
 
