@@ -26,9 +26,9 @@ _MESSAGE_SETTINGS = {**INSERT_SETTINGS, "date_time_input_format": "best_effort"}
 
 
 class Writer:
-    """Inserts into one database through one client; not for use by two threads at once.
+    """Inserts into one database through one client. One thread may encode while another inserts; two may not insert.
 
-    Both methods return when ClickHouse has the rows, raise StoreUnavailableError when the call may
+    Inserts return when ClickHouse has the rows, raise StoreUnavailableError when the call may
     be repeated, and StoreRefusedError when it is no use. Repeating a call with the same token
     changes nothing, in the table and in its rollups.
     """
