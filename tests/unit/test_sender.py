@@ -133,6 +133,7 @@ def test_gaps_are_reported_once_somebody_listens_and_not_before(tmp_path: Path) 
         for number in range(50):
             spool.add([frame(number, size=KIB)])
         assert spool.take(10, urgent=True) == []  # no report waits in the full spool
+        tries = len(publisher.tried)
         publisher.away = False
         until(lambda: spool.is_empty() and len(publisher.sent) > 10, what="the spool is empty, and the report out")
 
@@ -140,7 +141,7 @@ def test_gaps_are_reported_once_somebody_listens_and_not_before(tmp_path: Path) 
     reports = [msgspec.json.decode(sent.value, type=EventMessage) for sent in publisher.sent if sent.topic != TOPIC]
     assert 9 <= len(arrived) <= 15  # what was being tried when room was needed stayed
     assert sum(report.count for report in reports) == (50 - len(arrived)) * 8
-    assert len(reports) <= 3
+    assert len(reports) <= 1 + tries  # a frame that is being tried may split a gap, and nothing else does
 
 
 # --- topics that take no values
@@ -297,8 +298,8 @@ def test_gaps_are_not_reported_while_the_topic_of_reports_is_missing(tmp_path: P
             clock.advance(60)
             until(lambda: reports_in(publisher) and spool.is_empty(), what="the report is out")
 
-    (told,) = reports_in(publisher)
-    assert told.count == 8 * (10 - len(numbers_sent(publisher, TOPIC)))
+    # One report, or more where the sender was trying a frame in the middle when room was needed: that one stayed.
+    assert sum(told.count for told in reports_in(publisher)) == 8 * (10 - len(numbers_sent(publisher, TOPIC)))
 
 
 def reports_in(publisher: FakePublisher) -> list[EventMessage]:
