@@ -122,6 +122,7 @@ class Simulation:
         self.gpu_carrier = RemainderCarrier((site.trays, 4), float(GPU.metric("energy_joules").resolution))
         self.tray_carrier = RemainderCarrier((site.trays,), float(TRAY.metric("energy_joules").resolution))
         self._spent_j = np.zeros((site.trays, 4))
+        self._kept_waves: dict[float, Floats] = {}  # by time
         self._state = State.new(site, float(start_s))
         self._begin()
 
@@ -191,6 +192,7 @@ class Simulation:
         while self._queue and self._queue[0][0] <= to_s:
             time_s, _, kind, number = heapq.heappop(self._queue)
             self._happen(time_s, kind, number)
+        self._kept_waves.clear()
         self._integrate(to_s)
 
     def _push(self, time_s: float, kind: str, number: int) -> None:
@@ -375,6 +377,12 @@ class Simulation:
     def _waves(self, trays: Ints, time_s: float) -> Floats:
         return wave_integral(self._scheduler.active, time_s)[self._scheduler.tray_slot[trays]]
 
+    def _waves_of_all(self, time_s: float) -> Floats:
+        """W of every tray, shape (trays,); kept until the next step, as each instant is asked for many times."""
+        if time_s not in self._kept_waves:
+            self._kept_waves[time_s] = wave_integral(self._scheduler.active, time_s)[self._scheduler.tray_slot]
+        return self._kept_waves[time_s]
+
     def _settle(self, trays: Ints, time_s: float, waves: Floats) -> None:
         """Book what the trays drew up to now, before anything about them changes."""
         state = self._state
@@ -431,8 +439,8 @@ class Simulation:
 
     def _drove(self, time_s: float) -> Floats:
         """W since each tray's mark, shape (trays,)."""
-        waves: Floats = wave_integral(self._scheduler.active, time_s)[self._scheduler.tray_slot]
-        return waves - self._state.mark_wave
+        drove: Floats = self._waves_of_all(time_s) - self._state.mark_wave
+        return drove
 
     def _gpu_joules(self) -> Floats:
         state = self._state
@@ -463,9 +471,8 @@ class Simulation:
 
     def _mean_drive(self) -> Floats:
         """w averaged over the last second, shape (trays,)."""
-        active = self._scheduler.active
-        mean = wave_integral(active, self.time_s) - wave_integral(active, self.time_s - 1.0)
-        return np.clip(mean, 0.0, 1.0)[self._scheduler.tray_slot]
+        mean: Floats = self._waves_of_all(self.time_s) - self._waves_of_all(self.time_s - 1.0)
+        return np.minimum(np.maximum(mean, 0.0), 1.0)
 
     # Heat, cooling and meters
 
@@ -728,6 +735,7 @@ class Simulation:
 
     def _restore(self, arrays: Arrays, document: dict[str, Any]) -> None:
         self.time_s = document["time_s"]
+        self._kept_waves.clear()
         # A site that an older version saved has not yet what was added since: that begins anew.
         fresh = State.new(self.site, self.time_s)
         kept = {f.name: arrays.get(f"state.{f.name}", getattr(fresh, f.name)) for f in fields(State)}

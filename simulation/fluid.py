@@ -63,7 +63,8 @@ def flow_for(fluid: Fluid, heat_w: ArrayLike, hot_c: ArrayLike, cold_c: ArrayLik
 
 def _polynomial(coefficients: tuple[float, ...], temperature_c: ArrayLike) -> Floats:
     temperature = np.asarray(temperature_c, dtype=np.float64)
-    value = np.zeros_like(temperature)
-    for coefficient in reversed(coefficients):
+    *others, highest = coefficients
+    value = np.full_like(temperature, highest)
+    for coefficient in reversed(others):
         value = value * temperature + coefficient
     return value

@@ -75,10 +75,12 @@ class JobInterval:
 
 def wave_integral(slots: NDArray[np.void], time_s: float | Floats) -> Floats:
     """W(t) in s for each slot: seconds of full drive since the job last started; shape of `slots`."""
+    period, cycle, run = slots["period"], slots["cycle"], slots["run"]
+    high = slots["duty"] * period
     ran = np.maximum(np.minimum(time_s, slots["until"]) - slots["running_from"], 0.0)
-    cycles = np.floor(ran / slots["cycle"])
-    into_run = np.minimum(ran - cycles * slots["cycle"], slots["run"])
-    integral: Floats = cycles * _swing(slots, slots["run"]) + _swing(slots, into_run)
+    cycles = np.floor(ran / cycle)
+    into_run = np.minimum(ran - cycles * cycle, run)
+    integral: Floats = cycles * _swing(run, period, high) + _swing(into_run, period, high)
     return integral
 
 
@@ -92,11 +94,10 @@ def wave(slots: NDArray[np.void], time_s: float | Floats) -> Floats:
     return drive
 
 
-def _swing(slots: NDArray[np.void], seconds: Floats) -> Floats:
-    """∫w from the start of an undisturbed run."""
-    high = slots["duty"] * slots["period"]
-    steps = np.floor(seconds / slots["period"])
-    integral: Floats = steps * high + np.minimum(seconds - steps * slots["period"], high)
+def _swing(seconds: Floats, period: Floats, high: Floats) -> Floats:
+    """∫w from the start of an undisturbed run; each period begins with `high` seconds of compute."""
+    steps = np.floor(seconds / period)
+    integral: Floats = steps * high + np.minimum(seconds - steps * period, high)
     return integral
 
 

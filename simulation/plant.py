@@ -1,5 +1,7 @@
 """Coolant, heat and meters of a site: what follows from the power of its racks."""
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,7 +28,7 @@ class Plant:
         self._site = site
         self._climate = instruments.climate
         self._liquid_share = liquid_share
-        self._supply = supply
+        self._supply_k = lru_cache(maxsize=2)(supply.at)  # each instant is asked for by several
         self._nominal_heat_w = site.nominal_liquid_heat_w
         self._cdu_full_flow = np.diff(site.cdu_rack, append=site.racks) * thermal.RACK_FLOW_FULL
         self.hot_c, self.cold_c, self.outside_c = np.zeros(2), np.zeros(2), 0.0
@@ -133,7 +135,7 @@ class Plant:
 
     def supply_c(self, state: State, time_s: float) -> Floats:
         """Coolant that each CDU supplies, °C."""
-        return thermal.SUPPLY_SET_POINT_C + self._supply.at(time_s) + state.trip_k
+        return thermal.SUPPLY_SET_POINT_C + self._supply_k(time_s) + state.trip_k
 
     def _observe(self, state: State, exported_w: float, rack_flow: Floats, time_s: float) -> None:
         """Temperatures at the boundary and outside, for the meters there."""

@@ -98,7 +98,8 @@ KELVIN_FLOW_PER_WATT = DESIGN_RISE_K * _FLOW_PER_WATT
 
 def valve_target(heat_w: Floats) -> Floats:
     """Where the rack's controller wants its valve: 0 to 1."""
-    return np.clip(heat_w * (_FLOW_PER_WATT / RACK_FLOW_FULL), VALVE_LOWEST, 1.0)
+    target: Floats = np.minimum(np.maximum(heat_w * (_FLOW_PER_WATT / RACK_FLOW_FULL), VALVE_LOWEST), 1.0)
+    return target
 
 
 def pump_pressure_pa(share_of_full_flow: Floats) -> Floats:
