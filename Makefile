@@ -7,8 +7,9 @@ AUDIT := $(VENV)/audit
 DEMO ?=
 BENCH ?=
 PYTEST ?=
-# Half of the time a test waits for a server. Longest files come first in the folders' order, so that order is kept.
-PYTEST_PROCESSES ?= 2
+# Three keep two cores busy: tests often wait for a server. Longest files come first in the folders' order, so that
+# order is kept.
+PYTEST_PROCESSES ?= 3
 CHAOS ?=
 FUZZ ?=
 

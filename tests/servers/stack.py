@@ -31,9 +31,10 @@ from stream.publish import Acknowledged, Publisher, ensure_topics
 from stream.rows import Rows, absent_rows, row_type
 from stream.topics import ALL_TOPICS, EVENTS, INVENTORY
 
-PATIENCE_S = 60.0  # for what takes a second on an idle machine
+PATIENCE_S = 180.0  # for what takes a second on an idle machine
 STOP_TIMEOUT_S = 30.0
 POLL_S = 0.05
+POLL_SHARE = 0.03  # of the time waited: a store that is asked without end has no time for what is waited for
 LOG_TAIL_CHARACTERS = 2000
 NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
@@ -42,10 +43,11 @@ Found = TypeVar("Found")
 
 def until(condition: Callable[[], Found], *, what: str, timeout_s: float = PATIENCE_S) -> Found:
     """Ask until the answer is true, and return it; AssertionError with `what` when time runs out."""
-    deadline = time.monotonic() + timeout_s
+    started = time.monotonic()
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"after {timeout_s:g} s still not so: {what}"
-        time.sleep(POLL_S)
+        waited = time.monotonic() - started
+        assert waited < timeout_s, f"after {timeout_s:g} s still not so: {what}"
+        time.sleep(max(POLL_S, POLL_SHARE * waited))
     return found
 
 
