@@ -193,11 +193,11 @@ def test_an_answer_in_small_pieces_is_an_answer(folder: Path) -> None:
 
 def test_an_answer_that_drips_is_given_up_when_its_time_is_over(folder: Path) -> None:
     with peer(lambda request: [bytes([one]) for one in reply(request, registers(0, 42))]) as other:
-        other.between_s = 0.1  # 1.3 s in all
+        other.between_s = 0.3  # 3.9 s in all
         with reading(other, folder) as source:
             started_s = time.monotonic()
             assert read(source).state is DeviceState.NONSENSE
-            assert time.monotonic() - started_s < 2 * TIMEOUT_S
+            assert time.monotonic() - started_s < 5 * TIMEOUT_S
 
 
 def test_a_peer_that_closes_after_every_answer_is_read(folder: Path) -> None:

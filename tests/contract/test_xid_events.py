@@ -295,7 +295,7 @@ def test_closing_does_not_wait_and_leaves_nothing_behind(start: StartNode) -> No
     assert len(waiting_threads()) == 1
     began = time.monotonic()
     node.source.close()
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 5
     assert waiting_threads() == []
     assert node.stub.event_sets() == 0
     assert not node.stub.was_misused()

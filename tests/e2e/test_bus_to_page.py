@@ -164,7 +164,6 @@ def consequences_of_the_leak() -> list[EventMessage]:
     ]
 
 
-@pytest.mark.timeout(300)
 def test_three_incidents_in_real_time_are_three_pages(hall: Hall) -> None:
     time.sleep(2)
     assert hall.pages() == []  # a healthy hall

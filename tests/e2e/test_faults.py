@@ -7,8 +7,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from catalogue import TABLES, TRAY
 from storage.client import connect
 from tests.servers.stack import Finished, StoreServer, run
@@ -17,8 +15,6 @@ GPUS = 64
 DAYS = 3  # of history; a newcomer's whole month is simulated in tests/docs/test_guides_run.py
 DEMO_TIMEOUT_S = 240.0
 ROW_COUNTS = ("produced", "stored", "lost", "duplicated")
-
-pytestmark = pytest.mark.timeout(300)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ GROWTH_BYTES = 4 << 20  # far below a leak of one row a tick (90 MB), above what
 PATIENCE_S = 200.0
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("away", [False, True], ids=["broker there", "broker away"])
 def test_memory_does_not_grow_over_a_hundred_thousand_ticks(tmp_path: Path, away: bool) -> None:  # noqa: FBT001 - a parameter of pytest
     clock, source, publisher = FakeClock(), SyntheticSource(), FakePublisher(keeps=False)

@@ -67,7 +67,6 @@ def kafka(apache_kafka: KafkaCluster) -> Iterator[str]:
         yield apache_kafka.bootstrap
 
 
-@pytest.mark.timeout(300)
 def test_backups_taken_while_ingest_writes_are_whole_and_a_restored_store_goes_on_without_loss_or_doubles(
     kafka: str, tmp_path: Path
 ) -> None:
@@ -96,7 +95,6 @@ def test_backups_taken_while_ingest_writes_are_whole_and_a_restored_store_goes_o
             assert audited(store, published).holds
 
 
-@pytest.mark.timeout(120)
 def test_a_store_that_is_stopped_is_backed_up_and_restored_with_all_it_held(kafka: str, tmp_path: Path) -> None:
     frames = list(islice(Fleet(SEED, sources=4).frames(), 40))
     events = [EventMessage(id=f"xid/{n}", resource=n, time_ms=fresh_ms(), kind="xid", code=79) for n in range(5)]
@@ -119,7 +117,6 @@ def test_a_store_that_is_stopped_is_backed_up_and_restored_with_all_it_held(kafk
         assert store.command("SELECT count() FROM frames WHERE outcome = 'duplicate'") == 0
 
 
-@pytest.mark.timeout(120)
 def test_damage_in_a_backup_is_found_when_it_is_restored(kafka: str, tmp_path: Path) -> None:
     frames = list(islice(Fleet(SEED, sources=4).frames(), 40))
     data, target = tmp_path / "first" / "clickhouse", tmp_path / "backup"
@@ -139,7 +136,6 @@ def test_damage_in_a_backup_is_found_when_it_is_restored(kafka: str, tmp_path: P
     assert "gpu" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.timeout(240)
 def test_a_group_is_rewound_to_a_restored_server_which_then_lacks_nothing(kafka: str, tmp_path: Path) -> None:
     frames = list(islice(Fleet(SEED, sources=6).frames(), 90))
     data = tmp_path / "first" / "clickhouse"

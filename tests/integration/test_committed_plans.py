@@ -27,7 +27,6 @@ def address(tmp_path: Path) -> Iterator[KafkaAddress]:
         yield address
 
 
-@pytest.mark.timeout(120)
 def test_a_plan_noted_as_done_after_the_next_was_saved_leaves_that_one_pending(address: KafkaAddress) -> None:
     log = KafkaLog(address, [GPU.topic], group="plans", clock=SystemClock(), owned=True)
     with closing(log):
@@ -42,7 +41,6 @@ def test_a_plan_noted_as_done_after_the_next_was_saved_leaves_that_one_pending(a
         assert plans.standing(GPU.topic, topic_id, NUMBERS) == Standing({0: 9}, None)
 
 
-@pytest.mark.timeout(120)
 def test_a_plan_that_another_process_saved_can_be_noted_as_done(address: KafkaAddress) -> None:
     log = KafkaLog(address, [GPU.topic], group="plans", clock=SystemClock(), owned=True)
     with closing(log):

@@ -84,7 +84,6 @@ def dice() -> random.Random:
     return random.Random(SEED)  # noqa: S311 - moments, no secrets
 
 
-@pytest.mark.timeout(300)
 def test_rows_are_stored_once_though_ingest_is_killed_again_and_again(
     kafka: str, ingest_address: StoreAddress, store: Client, tmp_path: Path, dice: random.Random
 ) -> None:
@@ -111,7 +110,6 @@ def test_rows_are_stored_once_though_ingest_is_killed_again_and_again(
     assert_stored_exactly_once(store, published)
 
 
-@pytest.mark.timeout(300)
 def test_rows_are_stored_once_though_an_owner_is_stopped_and_woken_late(
     kafka: str, ingest_address: StoreAddress, store: Client, tmp_path: Path, dice: random.Random
 ) -> None:
@@ -146,7 +144,6 @@ def test_rows_are_stored_once_though_an_owner_is_stopped_and_woken_late(
     assert_stored_exactly_once(store, published)
 
 
-@pytest.mark.timeout(180)
 def test_an_insert_that_reaches_the_store_after_its_plan_was_replayed_elsewhere_changes_nothing(
     kafka: str, ingest_address: StoreAddress, store: Client, tmp_path: Path
 ) -> None:
@@ -177,7 +174,6 @@ def test_an_insert_that_reaches_the_store_after_its_plan_was_replayed_elsewhere_
     assert_stored_exactly_once(store, published)
 
 
-@pytest.mark.timeout(180)
 def test_rows_are_stored_once_though_connections_break_before_and_after_the_store_has_acted(
     kafka: str, ingest_address: StoreAddress, store: Client, tmp_path: Path
 ) -> None:
@@ -200,7 +196,6 @@ def test_rows_are_stored_once_though_connections_break_before_and_after_the_stor
     assert_stored_exactly_once(store, published)
 
 
-@pytest.mark.timeout(180)
 def test_rows_are_stored_once_though_the_store_is_killed_again_and_again(
     kafka: str, tmp_path: Path, dice: random.Random
 ) -> None:
@@ -222,7 +217,6 @@ def test_rows_are_stored_once_though_the_store_is_killed_again_and_again(
     assert "Traceback" not in only.log
 
 
-@pytest.mark.timeout(120)
 def test_rows_are_stored_once_though_the_group_has_lost_its_commits(
     kafka: str, ingest_address: StoreAddress, store: Client, tmp_path: Path
 ) -> None:

@@ -26,7 +26,6 @@ kvandal_gpu_health_remap_failure_state{resource="00000000000000aa"} 0
 BROKEN = HEALTHY.replace('failure_state{resource="00000000000000aa"} 0', 'failure_state{resource="00000000000000aa"} 1')
 
 
-@pytest.mark.timeout(120)
 def test_a_reading_on_a_page_becomes_a_page_and_the_heartbeat_reaches_its_receiver(tmp_path: Path) -> None:
     rules = []
     for group in ("gpu", "pipeline"):

