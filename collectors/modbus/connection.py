@@ -75,8 +75,8 @@ class _Client(ModbusTcpClient):
         left_s = self.end_s - monotonic()
         if left_s <= 0:
             raise self._late()
-        self.socket.settimeout(left_s)
         try:
+            self.socket.settimeout(left_s)  # fails, too, where another thread has closed it
             data = self.socket.recv(MAX_REPLY_BYTES)
         except TimeoutError:
             raise self._late() from None

@@ -42,7 +42,7 @@ from tests.servers.ports import free_port
 pytest_plugins = ["tests.servers.fixtures"]  # so that this file also runs on its own
 
 SESSION_TIMEOUT_S = 2.0  # a join takes half of it on the embedded broker
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 METADATA_LIMIT_BYTES = 4096  # offset.metadata.max.bytes of Apache Kafka, as it is by default
 
 

@@ -216,23 +216,32 @@ def test_a_peer_that_closes_after_every_answer_is_read(folder: Path) -> None:
         assert other.connections == 3
 
 
-def test_closing_ends_a_read_that_waits() -> None:
-    with peer(lambda _: []) as other:
+@pytest.mark.parametrize("later_s", [0.0, 0.2])  # as soon as the request has come, or amid the wait for its answer
+def test_closing_ends_a_read_that_waits(later_s: float) -> None:
+    for _ in range(5 if later_s else 100):  # the moment before the wait is short
+        failure = failure_of_a_read_closed_amid(later_s)
+        assert isinstance(failure, DeviceError), repr(failure)
+
+
+def failure_of_a_read_closed_amid(later_s: float) -> Exception | None:
+    """What a read raises whose connection another thread closes, so long after the request has come."""
+    failures: list[Exception] = []
+
+    def close(_request: bytes) -> list[bytes]:
+        time.sleep(later_s)
+        connection.close()
+        return []
+
+    def ask() -> None:
+        try:
+            connection.read(1, Span(3, 0, 1), end_s=time.monotonic() + 30)
+        except Exception as error:  # handed to the test's own thread
+            failures.append(error)
+
+    with peer(close) as other:
         connection = Connection("127.0.0.1", other.port, timeout_s=30)
-        failures: list[Exception] = []
-
-        def ask() -> None:
-            try:
-                connection.read(1, Span(3, 0, 1), end_s=time.monotonic() + 30)
-            except Exception as error:  # handed to the test's own thread
-                failures.append(error)
-
         asking = Thread(target=ask)
         asking.start()
-        deadline_s = time.monotonic() + 5
-        while not other.requests and time.monotonic() < deadline_s:
-            time.sleep(0.01)
-        connection.close()
-        asking.join(5)
+        asking.join(20)
         assert not asking.is_alive()
-    assert [type(failure).__name__ for failure in failures] == ["DeviceError"]
+    return failures[0] if failures else None
